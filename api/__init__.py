@@ -1,0 +1,1 @@
+"""The gateway: REST, WebSocket and the page. Stateless; imports no worker."""

@@ -1,0 +1,177 @@
+"""Settings: one frozen struct, read from the environment and an optional TOML file.
+
+The only room that looks at the environment. A setting `x` is `STOCKIFY_X` there, and `x` in the
+file that `STOCKIFY_CONFIG` names; the environment wins.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from pipeline.errors import ConfigError
+
+PREFIX = "STOCKIFY_"
+_SECRET_WORDS = ("token", "secret", "password")
+
+
+def _says(description: str) -> Meta:
+    return Meta(description=description)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting, with its default. Units are in the names."""
+
+    state_dir: Annotated[str, _says("where an instance keeps its data, logs and passwords")] = ""
+    clock: Annotated[str, _says("real, x60, an ISO start, or <start>@x60")] = "real"
+    log_level: Annotated[str, _says("debug, info, warning or error")] = "info"
+
+    redis_url: Annotated[str, _says("an existing Redis; empty: the embedded one")] = ""
+    database_url: Annotated[str, _says("an existing Postgres; empty: the embedded one")] = ""
+    database_read_url: Annotated[str, _says("a read replica for the gateway")] = ""
+    shards: Annotated[int, _says("streams the bus is cut into, by underlying")] = 1
+
+    provider: Annotated[str, _says("name kept with every snapshot: dhan or simulator")] = "dhan"
+    dhan_base_url: Annotated[str, _says("REST base of the provider")] = "https://api.dhan.co/v2"
+    dhan_client_id: Annotated[str, _says("client id of the data account")] = ""
+    dhan_access_token: Annotated[str, _says("access token of the data account")] = ""
+    dhan_token_file: Annotated[str, _says("file with the token, read again at every failure")] = ""
+    underlyings: Annotated[tuple[str, ...], _says("which underlyings to poll, comma-separated")] = (
+        "NIFTY",
+        "BANKNIFTY",
+        "FINNIFTY",
+        "SENSEX",
+    )
+    expiries_per_underlying: Annotated[int, _says("how many of the nearest expiries to poll")] = 2
+    chain_spacing_s: Annotated[float, _says("seconds between chain requests of one budget")] = 3.1
+    chain_budget: Annotated[str, _says("account: one budget for all; chain: one for each")] = (
+        "account"
+    )
+    poll_closed_market: Annotated[bool, _says("poll outside the exchange's session too")] = False
+    spool_bytes: Annotated[int, _says("bound of the on-disk spool while Redis is away")] = (
+        512 * 1024 * 1024
+    )
+
+    rate: Annotated[float, _says("continuous interest rate per year for discounting")] = 0.065
+    greeks: Annotated[str, _says("all: compute every leg; missing: only where none given")] = "all"
+
+    storage_max_age_ms: Annotated[int, _says("longest a frame waits before its commit")] = 500
+    storage_batch_rows: Annotated[int, _says("contract rows that make a full batch")] = 20_000
+    keep_s: Annotated[int, _says("seconds of stream kept behind the slowest critical group")] = 900
+    keep_bytes: Annotated[int, _says("bytes of a stream at which the kept time is cut short")] = (
+        256 * 1024 * 1024
+    )
+    max_attempts: Annotated[int, _says("deliveries after which an entry is a dead letter")] = 5
+    claim_idle_ms: Annotated[int, _says("idle time after which a pending entry is reclaimed")] = (
+        15_000
+    )
+
+    gateway_host: Annotated[str, _says("address the gateway binds")] = "127.0.0.1"
+    gateway_port: Annotated[int, _says("port of the gateway")] = 8700
+    gateway_origins: Annotated[
+        tuple[str, ...], _says("further origins whose pages may connect")
+    ] = ()
+    jwt_secret: Annotated[str, _says("HS256 key of the tokens, 32 bytes or more")] = ""
+    simulator_host: Annotated[str, _says("address the simulator binds")] = "127.0.0.1"
+    simulator_port: Annotated[int, _says("port of the simulator")] = 8701
+    simulator_seed: Annotated[int, _says("seed of the simulated market")] = 1
+    simulator_chain_limit: Annotated[str, _says("chain: limit each chain; account: all")] = "chain"
+    metrics_host: Annotated[str, _says("address of the metrics endpoints")] = "127.0.0.1"
+    metrics_port: Annotated[int, _says("metrics port of this process; 0: a free one")] = 0
+    trace_ratio: Annotated[float, _says("share of batches whose spans are recorded")] = 0.01
+    otlp_endpoint: Annotated[str, _says("OTLP/HTTP endpoint for spans; empty: none sent")] = ""
+
+    def redacted(self) -> dict[str, Any]:
+        """The settings as a dict in which no password or token can be read."""
+        return {name: _redact(name, getattr(self, name)) for name in self.__struct_fields__}
+
+    def state_path(self) -> Path:
+        """The state directory, absolute."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser().absolute()
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(base).expanduser().absolute() / "stockify"
+
+
+def load() -> Settings:
+    """The settings of this process. Raises ConfigError naming what is wrong."""
+    values: dict[str, Any] = {}
+    path = os.environ.get(f"{PREFIX}CONFIG")
+    if path:
+        values.update(_read_file(Path(path)))
+    for name in Settings.__struct_fields__:
+        text = os.environ.get(PREFIX + name.upper())
+        if text is not None:
+            values[name] = _parse(name, text)
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"settings: {error}") from error
+    _check(settings)
+    return settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment that gives another process these settings."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        kept[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return kept
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{PREFIX}CONFIG {path}: {error}") from error
+
+
+def _parse(name: str, text: str) -> Any:
+    if isinstance(_defaults()[name], tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text.strip()
+
+
+def _defaults() -> dict[str, Any]:
+    return {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
+
+
+_CHOICES = {
+    "chain_budget": ("account", "chain"),
+    "greeks": ("all", "missing"),
+    "simulator_chain_limit": ("account", "chain"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
+_POSITIVE = ("shards", "chain_spacing_s", "expiries_per_underlying", "storage_batch_rows")
+
+
+def _check(settings: Settings) -> None:
+    for name, choices in _CHOICES.items():
+        if getattr(settings, name) not in choices:
+            raise ConfigError(f"{PREFIX}{name.upper()}: want one of {', '.join(choices)}")
+    for name in _POSITIVE:
+        if getattr(settings, name) <= 0:
+            raise ConfigError(f"{PREFIX}{name.upper()}: must be above zero")
+    if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
+        raise ConfigError(f"{PREFIX}JWT_SECRET: shorter than 32 bytes")
+
+
+def _redact(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    if any(word in name for word in _SECRET_WORDS) and not name.endswith("_file"):
+        return "***"
+    return redact_url(value) if name.endswith("_url") else value
+
+
+def redact_url(url: str) -> str:
+    """A URL without its password."""
+    scheme, separator, rest = url.partition("://")
+    user_info, at, host = rest.rpartition("@")
+    if not at or ":" not in user_info:
+        return url
+    return f"{scheme}{separator}{user_info.split(':', 1)[0]}:***@{host}"

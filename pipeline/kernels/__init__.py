@@ -1,0 +1,1 @@
+"""Array kernels: numba, numpy and each other only; no I/O; status codes, not exceptions."""

@@ -1,0 +1,108 @@
+"""The map of Redis: every stream, key and channel, who writes it, and its limit.
+
+| name                    | what                                   | one writer          |
+|-------------------------|----------------------------------------|---------------------|
+| stream:raw              | provider bodies as received            | ingest              |
+| stream:enriched         | frames                                 | processor           |
+| stream:dead             | entries set aside with their reason    | whoever set it aside|
+| seq:<stream>            | hash: epoch, seq, entries, contracts   | the append call     |
+| group:<stream>          | hash: group -> its card (JSON)         | the group's worker  |
+| lease:<group>           | owner of a shard                       | the group's worker  |
+| latest:<symbol id>      | newest client JSON                     | realtime            |
+| latest-at:<symbol id>   | position of that value                 | realtime            |
+| live:<symbol id>        | Pub/Sub channel of the same texts      | realtime            |
+| catalog                 | hash: chain or underlying -> card      | realtime            |
+| schema:<subject>        | registered schema versions             | schemas             |
+| worker:<name>           | heartbeat of a process                 | that process        |
+| limit:<name>            | rate budgets                           | limits              |
+
+With more than one shard, and always on a cluster, the names carry the shard in literal braces, the
+cluster's hash tag, so that all keys of a shard live in one slot.
+"""
+
+import zlib
+
+import msgspec
+
+LATEST_TTL_S = 8 * 86_400  # a weekend and a run of holidays must not empty the page
+HEARTBEAT_TTL_S = 15
+
+
+class Topics(msgspec.Struct, frozen=True):
+    """Names for a number of shards. `tagged` forces the tag with one shard, as a cluster needs."""
+
+    shards: int = 1
+    tagged: bool = False
+
+    def shard_of(self, underlying: str) -> int:
+        """The shard that carries an underlying: crc32 of its name, modulo the shards."""
+        return zlib.crc32(underlying.encode()) % self.shards
+
+    def raw(self, shard: int = 0) -> str:
+        """The stream of provider bodies."""
+        return f"stream:raw{self._suffix(shard)}"
+
+    def enriched(self, shard: int = 0) -> str:
+        """The stream of frames."""
+        return f"stream:enriched{self._suffix(shard)}"
+
+    def dead(self, shard: int = 0) -> str:
+        """The stream of dead letters."""
+        return f"stream:dead{self._suffix(shard)}"
+
+    def latest(self, symbol: str, shard: int = 0) -> str:
+        """The newest client JSON of a symbol."""
+        return f"latest:{self._prefix(shard)}{symbol}"
+
+    def latest_position(self, symbol: str, shard: int = 0) -> str:
+        """Where in the enriched stream the newest value comes from."""
+        return f"latest-at:{self._prefix(shard)}{symbol}"
+
+    def live(self, symbol: str) -> str:
+        """The Pub/Sub channel of a symbol."""
+        return f"live:{symbol}"
+
+    def catalog(self, shard: int = 0) -> str:
+        """The chains and underlyings that have a latest value."""
+        return f"catalog{self._suffix(shard)}"
+
+    def lease(self, group: str, shard: int = 0) -> str:
+        """Who may work a group's shard."""
+        return f"lease:{self._prefix(shard)}{group}"
+
+    def limit(self, name: str) -> str:
+        """A rate budget."""
+        return f"limit:{name}"
+
+    def keyspace_event(self, key: str) -> str:
+        """The channel on which the server tells of changes to a key (database 0)."""
+        return f"__keyspace@0__:{key}"
+
+    def _suffix(self, shard: int) -> str:
+        return f":{{{shard}}}" if self.shards > 1 or self.tagged else ""
+
+    def _prefix(self, shard: int) -> str:
+        return f"{{{shard}}}:" if self.shards > 1 or self.tagged else ""
+
+
+def sequence(stream: str) -> str:
+    """The hash that counts a stream: epoch, seq, entries and contracts."""
+    return f"seq:{stream}"
+
+
+def group_cards(stream: str) -> str:
+    """The hash of a stream's registered groups."""
+    return f"group:{stream}"
+
+
+def schema(subject: str) -> str:
+    """The registered versions of a subject."""
+    return f"schema:{subject}"
+
+
+def heartbeat(name: str) -> str:
+    """The heartbeat of a process."""
+    return f"worker:{name}"
+
+
+HEARTBEATS = "worker:*"

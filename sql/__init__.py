@@ -1,0 +1,1 @@
+"""Migrations and named queries, as files; `pipeline.database` reads them."""

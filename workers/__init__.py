@@ -1,0 +1,1 @@
+"""One module a process; workers never import each other."""
