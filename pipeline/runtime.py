@@ -1,0 +1,159 @@
+"""A worker's life: settings, telemetry, Redis, heartbeat, and a drain on SIGTERM.
+
+A worker is one coroutine function that takes a `Context` and returns when it has drained; this
+room gives it everything else. It never knows what a worker does.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+import redis.asyncio as redis_client
+import uvloop
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import RedisError
+
+from pipeline import config, topics
+from pipeline.clock import Clock
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+from pipeline.telemetry import Telemetry
+from pipeline.topics import Topics
+
+Redis = redis_client.Redis
+HEARTBEAT_S = 2.0
+SOCKET_TIMEOUT_S = 5.0  # above every BLOCK, so that a quiet stream is no time-out
+DRAIN_S = 15.0  # a worker that has not drained by then is cut; what it held stays pending
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a worker is given. `stopping` is set when it shall drain and return."""
+
+    name: str
+    settings: Settings
+    clock: Clock
+    telemetry: Telemetry
+    redis: Redis
+    topics: Topics
+    stopping: asyncio.Event
+
+
+Worker = Callable[[Context], Awaitable[None]]
+
+
+def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
+    """A client of the instance's Redis; values are bytes.
+
+    `retries=0` is for calls that must not be sent twice. Raises ConfigError without a URL.
+    """
+    if not settings.redis_url:
+        raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")
+    backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
+    return redis_client.Redis.from_url(
+        settings.redis_url,
+        retry=Retry(backoff, retries),
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=0,
+        client_name=f"stockify-{name}" if name else None,
+    )
+
+
+def run(name: str, worker: Worker) -> None:
+    """Run a worker until it returns; exit 0 when it drained, 1 when it failed."""
+    try:
+        settings = config.load()
+        clock = Clock(settings.clock)
+    except ConfigError as error:
+        sys.exit(f"stockify {name}: {error}")
+    telemetry = Telemetry(name, settings)
+    try:
+        uvloop.run(_live(name, settings, clock, telemetry, worker))
+    except Exception:
+        telemetry.log.exception("failed")
+        code = 1
+    else:
+        telemetry.log.info("stopped")
+        code = 0
+    telemetry.close()
+    sys.exit(code)
+
+
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    """Wait that long, or until `stopping` is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
+
+
+def jittered(attempt: int, *, first_s: float = 0.1, cap_s: float = 5.0) -> float:
+    """Seconds before a further attempt: doubling, capped, half of it at random."""
+    whole = min(cap_s, first_s * 2.0 ** min(attempt, 16))
+    return whole * (0.5 + random.random() / 2)
+
+
+async def _live(
+    name: str, settings: Settings, clock: Clock, telemetry: Telemetry, worker: Worker
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    client = connect(settings, name=name)
+    topic_map = Topics(shards=settings.shards)
+    context = Context(name, settings, clock, telemetry, client, topic_map, stopping)
+    heartbeat = asyncio.create_task(_heartbeat(context))
+    try:
+        if await _reachable(context):
+            await _until_drained(context, worker)
+    finally:
+        heartbeat.cancel()
+        with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
+            await heartbeat
+        await client.aclose()
+
+
+async def _until_drained(context: Context, worker: Worker) -> None:
+    """Await the worker; once stopping, give it DRAIN_S and then cut it."""
+    work = asyncio.ensure_future(worker(context))
+    stop = asyncio.ensure_future(context.stopping.wait())
+    await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not work.done():
+        context.telemetry.set_state("draining")
+    try:
+        await asyncio.wait_for(work, DRAIN_S)
+    except TimeoutError:
+        raise TimeoutError(f"not drained within {DRAIN_S:g} s") from None
+
+
+async def _reachable(context: Context) -> bool:
+    """Wait until Redis answers; False when asked to stop before it did."""
+    attempt = 0
+    while not context.stopping.is_set():
+        try:
+            await context.redis.ping()
+        except (RedisError, OSError) as error:
+            context.telemetry.set_state("starting", f"waiting for Redis: {type(error).__name__}")
+            await pause(context.stopping, jittered(attempt))
+            attempt += 1
+        else:
+            return True
+    return False
+
+
+async def _heartbeat(context: Context) -> None:
+    key = topics.heartbeat(context.name)
+    while True:
+        report = context.telemetry.report() | {"host": socket.gethostname(), "pid": os.getpid()}
+        with contextlib.suppress(RedisError, OSError):
+            await context.redis.set(key, msgspec.json.encode(report), ex=topics.HEARTBEAT_TTL_S)
+        await asyncio.sleep(HEARTBEAT_S)

@@ -1,0 +1,431 @@
+"""Producers and consumers over Redis Streams: append, read, reclaim, finish, dead-letter.
+
+Moves bytes and nothing else: it knows no chain and no provider. What an entry means is its `type`;
+which stream carries what stands in `topics`.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipeline import scripts, topics
+from pipeline.config import Settings
+from pipeline.errors import BusUnavailable, OutcomeUnknown
+from pipeline.runtime import Context, Redis, connect, jittered, pause
+from pipeline.telemetry import Telemetry
+
+TAIL_LENGTH = 512  # how far back an append of unknown outcome is looked for
+BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
+AWAY = (ConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
+
+_CRITICAL_CARD = msgspec.json.encode({"class": "critical"})
+_BEST_EFFORT_CARD = msgspec.json.encode({"class": "best_effort"})
+
+
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry to append; the fields are those of `docs/data-model.md`, `seq` and `epoch` apart."""
+
+    id: str
+    type: str
+    key: str
+    ts: int
+    te: int | None = None
+    traceparent: str = ""
+    enc: str = ""
+    meta: bytes = b""
+    data: bytes = b""
+
+    def fields(self) -> list[str | int | bytes]:
+        """Names and values in turn, empty ones left out."""
+        flat: list[str | int | bytes] = ["id", self.id, "type", self.type, "key", self.key]
+        flat += ["ts", self.ts]
+        if self.te is not None:
+            flat += ["te", self.te]
+        for name, value in (("tp", self.traceparent), ("enc", self.enc), ("meta", self.meta)):
+            if value:
+                flat += [name, value]
+        return [*flat, "data", self.data]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry as read. `attempts` counts deliveries, this one among them."""
+
+    stream_id: str
+    id: str
+    type: str
+    key: str
+    ts: int
+    te: int | None
+    seq: int
+    epoch: str
+    traceparent: str
+    enc: str
+    meta: bytes
+    data: bytes
+    attempts: int
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Where an entry came to stand."""
+
+    stream_id: str
+    seq: int
+    epoch: str
+
+
+def new_epoch() -> str:
+    """A name for a stream's numbering, unlike any before it; used if the stream has none."""
+    return f"{time.time_ns():x}"
+
+
+class Producer:
+    """Appends to streams over one connection, never twice.
+
+    An append that was sent and not answered is settled at the next call: the old connection is
+    killed at the server, and the entry goes in only if its message id is not in the tail.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._client: Redis | None = None
+        self._client_id: int | None = None
+        self._epoch_seed = new_epoch()
+
+    async def append(self, stream: str, entry: NewEntry) -> Appended:
+        """Append an entry. Raises BusUnavailable (not sent) or OutcomeUnknown (settle it)."""
+        keys = (stream, topics.sequence(stream))
+        return await self._call(scripts.APPEND, keys, (self._epoch_seed, *entry.fields()))
+
+    async def settle(self, stream: str, entry: NewEntry) -> Appended:
+        """Append an entry unless it is there already. Raises as `append` does."""
+        keys = (stream, topics.sequence(stream))
+        arguments = (self._epoch_seed, entry.id, TAIL_LENGTH, *entry.fields())
+        return await self._call(scripts.APPEND_ABSENT, keys, arguments)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _call(
+        self, script: str, keys: tuple[str, ...], arguments: tuple[Any, ...]
+    ) -> Appended:
+        client = await self._connected()
+        try:
+            stream_id, seq, epoch = await client.eval(script, len(keys), *keys, *arguments)
+        except BusyLoadingError as error:
+            raise BusUnavailable(str(error)) from error
+        except ResponseError as error:
+            raise BusUnavailable(f"refused: {error}") from error
+        except AWAY as error:
+            await self.close()
+            raise OutcomeUnknown(f"no answer to an append: {type(error).__name__}") from error
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        return Appended(stream_id.decode(), int(seq), epoch.decode())
+
+    async def _connected(self) -> Redis:
+        """The one connection; a new one first makes sure that the last can do nothing more."""
+        if self._client is not None:
+            return self._client
+        client = connect(self._settings, retries=0, name=self._name).client()
+        try:
+            await client.initialize()
+            if self._client_id is not None:
+                with contextlib.suppress(ResponseError):  # it is gone already
+                    await client.client_kill_filter(_id=str(self._client_id))
+            self._client_id = int(await client.client_id())
+        except (RedisError, OSError) as error:
+            await client.aclose()
+            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+        self._client = client
+        return client
+
+
+class Consumer:
+    """One member of a group: its own pending entries first, then those of the dead, then new ones.
+
+    `critical` groups hold the trimmer back; best-effort ones do not. The name must be the same
+    after a restart, so that what was pending is found again.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        stream: str,
+        group: str,
+        *,
+        dead_stream: str,
+        critical: bool = True,
+        start: str = "0",
+    ) -> None:
+        self.stream, self.group = stream, group
+        self.name = consumer_name(context.name)
+        self._dead_stream = dead_stream
+        self._critical = critical
+        self._start = start
+        self._settings = context.settings
+        self._stopping = context.stopping
+        self._telemetry: Telemetry = context.telemetry
+        self._redis = context.redis
+        self._reader = connect(context.settings, retries=0, name=f"{context.name}-reader")
+        self._epoch_seed = new_epoch()
+        self._last_id = start
+        self._last_seq = 0
+        self._head_seq = 0
+        self._next_claim = 0.0
+        self._dead = self._telemetry.counter("dead_letters", "entries set aside with a reason")
+        self._telemetry.gauge("lag", "entries added and not yet read", self._lag)
+
+    async def batches(self, *, count: int, block_ms: int = BLOCK_MS) -> AsyncIterator[list[Entry]]:
+        """Batches of at most `count` entries until stopping; none is empty.
+
+        Redis away is waited out and shown as state `degraded`. A group that was lost is made again
+        from the last entry this consumer has read.
+        """
+        attempt = 0
+        history: str | None = "0"
+        await self._until_done(self._create_group)
+        while not self._stopping.is_set():
+            try:
+                entries, history = await self._next(count, block_ms, history)
+            except AWAY as error:
+                self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+                await pause(self._stopping, jittered(attempt))
+                attempt += 1
+                continue
+            except ResponseError as error:
+                if not _is_lost_group(error):
+                    raise
+                self._telemetry.log.warning("group_lost", stream=self.stream, group=self.group)
+                self._start, history = self._last_id, "0"
+                await self._until_done(self._create_group)
+                continue
+            if attempt:
+                attempt = 0
+                self._telemetry.set_state("ready")
+            alive = [entry for entry in entries if entry.attempts <= self._settings.max_attempts]
+            for entry in entries:
+                if entry.attempts > self._settings.max_attempts:
+                    await self.dead_letter(entry, "attempts", f"delivered {entry.attempts} times")
+            if alive:
+                yield alive
+
+    async def ack(self, entries: Sequence[Entry]) -> None:
+        """Acknowledge entries; repeated until the server has answered."""
+        ids = [entry.stream_id for entry in entries]
+        if ids:
+            await self._until_done(lambda: self._redis.xack(self.stream, self.group, *ids))
+
+    async def finish(
+        self, target: str, results: Sequence[tuple[Entry, NewEntry]]
+    ) -> list[Appended | None]:
+        """Acknowledge each entry and append what came of it, each pair in one step.
+
+        None stands for an entry that was no longer ours: nothing was written for it. The call is
+        repeated until the server has answered; a step done before is not done again.
+        """
+
+        async def attempt() -> list[Any]:
+            pipeline = self._redis.pipeline(transaction=False)
+            for entry, result in results:
+                keys = (self.stream, target, topics.sequence(target))
+                arguments = (self.group, entry.stream_id, self._epoch_seed, *result.fields())
+                pipeline.eval(scripts.FINISH, len(keys), *keys, *arguments)
+            return await pipeline.execute()
+
+        answers = await self._until_done(attempt)
+        return [
+            None
+            if answer is None
+            else Appended(answer[0].decode(), int(answer[1]), _text(answer[2]))
+            for answer in answers
+        ]
+
+    async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
+        """Set an entry aside with its reason and acknowledge it, in one step."""
+        fields: list[str | int | bytes] = [
+            *("id", entry.id, "type", entry.type, "key", entry.key, "ts", entry.ts),
+            *("stream", self.stream, "source_id", entry.stream_id, "group", self.group),
+            *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
+            *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
+        ]
+        keys = (self.stream, self._dead_stream, topics.sequence(self._dead_stream))
+        arguments = (self.group, entry.stream_id, self._epoch_seed, *fields)
+        await self._until_done(
+            lambda: self._redis.eval(scripts.FINISH, len(keys), *keys, *arguments)
+        )
+        self._dead.add()
+        self._telemetry.log.warning(
+            "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
+        )
+
+    async def close(self) -> None:
+        """Close the reading connection; what is pending stays pending."""
+        await self._reader.aclose()
+
+    async def _next(
+        self, count: int, block_ms: int, history: str | None
+    ) -> tuple[list[Entry], str | None]:
+        """The next entries, and where in our own pending list to go on; None when it is read."""
+        if history is not None:
+            entries = await self._read(history, count, None)
+            return await self._counted(entries), entries[-1].stream_id if entries else None
+        if time.monotonic() >= self._next_claim:
+            self._next_claim = time.monotonic() + self._settings.claim_idle_ms / 2_000
+            await self._refresh_lag()
+            claimed = await self._claim(count)
+            if claimed:
+                return claimed, None
+        entries = await self._read(">", count, block_ms)
+        if entries:
+            self._last_id, self._last_seq = entries[-1].stream_id, entries[-1].seq
+        return entries, None
+
+    async def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
+        answer: Any = await self._reader.xreadgroup(
+            self.group, self.name, {self.stream: start}, count=count, block=block_ms
+        )
+        found = answer[0][1] if answer else []
+        return [decode_entry(stream_id, fields) for stream_id, fields in found if fields]
+
+    async def _counted(self, entries: list[Entry]) -> list[Entry]:
+        """The same entries with the deliveries that the server has counted."""
+        if not entries:
+            return entries
+        pending: Any = await self._redis.xpending_range(
+            self.stream,
+            self.group,
+            min=entries[0].stream_id,
+            max=entries[-1].stream_id,
+            count=len(entries),
+            consumername=self.name,
+        )
+        times = {item["message_id"].decode(): item["times_delivered"] for item in pending}
+        return [
+            msgspec.structs.replace(entry, attempts=times.get(entry.stream_id, 1))
+            for entry in entries
+        ]
+
+    async def _claim(self, count: int) -> list[Entry]:
+        """Take over entries that others have left idle; never our own, which are in work."""
+        idle_ms = self._settings.claim_idle_ms
+        pending: Any = await self._redis.xpending_range(
+            self.stream, self.group, min="-", max="+", count=count, idle=idle_ms
+        )
+        own = self.name.encode()
+        attempts = {
+            item["message_id"]: item["times_delivered"] + 1
+            for item in pending
+            if item["consumer"] != own
+        }
+        if not attempts:
+            return []
+        claimed: Any = await self._redis.xclaim(
+            self.stream, self.group, self.name, idle_ms, list(attempts)
+        )
+        self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
+        return [
+            decode_entry(stream_id, fields, attempts[stream_id]) for stream_id, fields in claimed
+        ]
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self.stream, self.group, self._start, mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+        card = _CRITICAL_CARD if self._critical else _BEST_EFFORT_CARD
+        await self._redis.hset(topics.group_cards(self.stream), self.group, card)
+
+    async def _refresh_lag(self) -> None:
+        head = await self._redis.hget(topics.sequence(self.stream), "seq")
+        self._head_seq = int(head or 0)
+
+    def _lag(self) -> float:
+        return max(0, self._head_seq - self._last_seq) if self._last_seq else 0
+
+    async def _until_done(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Repeat a call that may safely run twice until the server has answered it."""
+        attempt = 0
+        while True:
+            try:
+                answer = await call()
+            except AWAY as error:
+                self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+                if self._stopping.is_set() and attempt > 5:
+                    raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+            except ResponseError as error:
+                if "OOM" not in str(error):
+                    raise
+                self._telemetry.set_state("degraded", "Redis is out of memory")
+            else:
+                if attempt:
+                    self._telemetry.set_state("draining" if self._stopping.is_set() else "ready")
+                return answer
+            await asyncio.sleep(jittered(attempt))
+            attempt += 1
+
+
+def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1) -> Entry:
+    """An entry of any stream of ours; a field that is missing or no number reads as empty or 0."""
+    return Entry(
+        stream_id=stream_id.decode(),
+        id=_text(fields.get(b"id", b"")),
+        type=_text(fields.get(b"type", b"")),
+        key=_text(fields.get(b"key", b"")),
+        ts=_integer(fields.get(b"ts")) or 0,
+        te=_integer(fields.get(b"te")),
+        seq=_integer(fields.get(b"seq")) or 0,
+        epoch=_text(fields.get(b"epoch", b"")),
+        traceparent=_text(fields.get(b"tp", b"")),
+        enc=_text(fields.get(b"enc", b"")),
+        meta=fields.get(b"meta", b""),
+        data=fields.get(b"data", b""),
+        attempts=attempts,
+    )
+
+
+async def trim(redis: Redis, stream: str, keep_ms: int) -> tuple[int, str, str]:
+    """Trim a stream as far as every critical group has finished and `keep_ms` allows.
+
+    Gives the number of entries removed, the id up to which, and the group that held it back ("").
+    """
+    keys = (stream, topics.group_cards(stream))
+    removed, cut, holder = await redis.eval(scripts.TRIM, len(keys), *keys, keep_ms)
+    return int(removed), _text(cut), _text(holder)
+
+
+async def stream_bytes(redis: Redis, stream: str) -> int:
+    """What a stream occupies at the server, about."""
+    return int(await redis.memory_usage(stream, samples=20) or 0)
+
+
+def consumer_name(worker: str) -> str:
+    """A name that a restarted worker gets again, and no other worker of this host has."""
+    return f"{worker}-{os.uname().nodename}"
+
+
+def _is_lost_group(error: ResponseError) -> bool:
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _integer(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
