@@ -1,0 +1,1 @@
+"""The command: it composes the rooms into an instance and keeps its processes alive."""
