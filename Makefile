@@ -1,0 +1,77 @@
+# What a person types here. Every target says what it does under `make help`; all of them can be
+# run again at any time and do only what is out of date.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BENCH_VENV := .venv-bench
+BIN := $(VENV)/bin
+INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
+PAGE_INPUTS := $(shell find api/web -type f -not -path '*/dist/*' -not -path '*/node_modules/*' 2>/dev/null)
+KERNEL_INPUTS := $(shell find pipeline/kernels -name '*.py' 2>/dev/null)
+
+# Empty files that say when a step was last done; they live in what the step makes, so that
+# removing that removes them too.
+INSTALLED := $(VENV)/.installed
+INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
+INSTALLED_FOR_BENCH := $(BENCH_VENV)/.installed
+WARMED := $(VENV)/.kernels-warmed
+PAGE := api/web/dist/.built
+
+.PHONY: help up setup test lint setup-bench docs lock clean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stops it)
+	@exec $(BIN)/stockify up
+
+setup: $(INSTALLED) $(PAGE) $(WARMED) ## the install alone: .venv, the page, the compiled kernels
+
+test: $(INSTALLED_FOR_TESTS) $(PAGE) $(WARMED) ## install what the tests need, then run every check
+	@setup/test-needs.sh
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/pytest -W error tests/unit tests/integration tests/acceptance
+
+lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+setup-bench: $(INSTALLED_FOR_BENCH) ## install what the benches measure against, into .venv-bench
+
+docs: $(INSTALLED) ## write docs/configuration.md again from the settings
+	@$(BIN)/python -m stockify.reference
+
+lock: ## resolve the newest allowed packages and write constraints.txt
+	@setup/lock.sh
+
+clean: ## remove everything that the other targets made in this checkout
+	rm -rf $(VENV) $(BENCH_VENV) api/web/dist api/web/node_modules build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): $(INSTALL_INPUTS)
+	@setup/venv.sh $(VENV) --editable .
+	@touch $@
+
+$(INSTALLED_FOR_TESTS): $(INSTALL_INPUTS)
+	@setup/venv.sh $(VENV) --editable '.[test]'
+	@touch $(INSTALLED) $@
+
+# Peers are not held to constraints.txt: they are measured as their own users install them.
+$(INSTALLED_FOR_BENCH): setup/bench-requirements.txt setup/venv.sh
+	@CONSTRAINTS= setup/venv.sh $(BENCH_VENV) --requirement setup/bench-requirements.txt
+	@touch $@
+
+$(PAGE): $(PAGE_INPUTS) | $(INSTALLED)
+	@$(BIN)/python -m stockify.page
+	@touch $@
+
+$(WARMED): $(KERNEL_INPUTS) | $(INSTALLED)
+	@$(BIN)/stockify warmup
+	@touch $@

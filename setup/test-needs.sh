@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Fetches what the tests need beside Python packages; what is there already costs nothing.
+#
+#   Chromium            the page's tests; from the system's packages, so only root can install it
+#   Debian's Redis      a second kind of server for the bus; unpacked into the cache, never
+#                       installed, so that no service starts and no root is needed
+#   TimescaleDB         a Debian chroot in the cache; only root can build and enter it
+#
+# Everything lives in ${XDG_CACHE_HOME:-~/.cache}/stockify. What cannot be had is said with its
+# reason, and the tests that want it are skipped: this script fails only when it is itself broken.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+cache="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/stockify"
+redis="$cache/redis-7"
+
+is_root() { [[ $(id -u) -eq 0 ]]; }
+has() { command -v "$1" >/dev/null 2>&1; }
+say() { printf '%s\n' "$*"; }
+skip() { say "Not available, its tests are skipped: $*"; }
+
+# The package lists are fetched only when something has to be installed and they know nothing.
+apt_knows() { apt-cache show "$1" >/dev/null 2>&1; }
+
+apt_install() {
+  local package=$1
+  has apt-get || { skip "$package (no apt-get here to install it with)"; return; }
+  is_root || { skip "$package (only root can install it: apt-get install $package)"; return; }
+  say "Installing $package"
+  apt_knows "$package" || apt-get update -qq || true
+  # A list from some days ago may name files that are gone: one refresh, one more try.
+  install_quietly "$package" || { apt-get update -qq && install_quietly "$package"; } ||
+    skip "$package (apt-get could not install it)"
+}
+
+install_quietly() {
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" \
+    >/dev/null 2>"$cache/apt.log"
+}
+
+# apt's own lists when root keeps them, else lists in the cache that anybody may refresh.
+apt_private() {
+  apt-get -o Dir::State::Lists="$cache/apt/lists" -o Dir::Cache="$cache/apt/cache" \
+    -o APT::Sandbox::User="" -o Debug::NoLocking=1 "$@"
+}
+
+download() {
+  apt-get -o Debug::NoLocking=1 -o APT::Sandbox::User="" download -qq "$@" 2>/dev/null && return
+  mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
+  apt_private update -qq >/dev/null 2>&1 && apt_private download -qq "$@" 2>/dev/null
+}
+
+provide_redis() {
+  [[ -x $redis/redis-server ]] && return
+  if ! has apt-get || ! has dpkg; then
+    skip "Debian's Redis (no apt-get here to fetch it with)"
+    return
+  fi
+  say "Unpacking Debian's Redis into $redis"
+  local half
+  half=$(mktemp -d "$cache/redis.XXXXXX")
+  if (cd "$half" && unpack_redis) >"$cache/redis.log" 2>&1; then
+    rm -rf "$redis"
+    mv "$half" "$redis"
+  else
+    rm -rf "$half"
+    skip "Debian's Redis (it could not be fetched; see $cache/redis.log)"
+  fi
+}
+
+# In the folder that becomes $redis: the packages, then a starter that finds their libraries.
+# redis-server itself is a link to the checker in redis-tools.
+unpack_redis() {
+  local package
+  for package in redis-server redis-tools liblzf1 libjemalloc2 libatomic1; do
+    download "$package" || return 1
+  done
+  for package in ./*.deb; do
+    dpkg -x "$package" root || return 1
+  done
+  rm -f ./*.deb
+  cat >redis-server <<'STARTER' || return 1
+#!/bin/sh
+# Debian's redis-server with the libraries that were unpacked beside it.
+root=$(dirname "$(readlink -f "$0")")/root
+libraries=$(find "$root/usr/lib" -mindepth 1 -maxdepth 1 -type d -name '*-linux-*')
+LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH
+exec "$root/usr/bin/redis-server" "$@"
+STARTER
+  chmod 755 . redis-server || return 1
+  ./redis-server --version
+}
+
+provide_chromium() {
+  has chromium || has chromium-browser || has google-chrome || apt_install chromium
+}
+
+provide_timescale() {
+  local builder="$here/tests/support/timescale_chroot.sh"
+  [[ -e $(sh "$builder" path)/.finished ]] && return
+  if ! is_root; then
+    skip "TimescaleDB (only root can build and enter its chroot)"
+    return
+  fi
+  has debootstrap || apt_install debootstrap
+  say "Building the TimescaleDB chroot in $cache (about a minute, once)"
+  sh "$builder" build >/dev/null || skip "TimescaleDB (see above)"
+}
+
+mkdir -p "$cache"
+provide_chromium
+provide_redis
+provide_timescale
