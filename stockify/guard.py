@@ -73,7 +73,7 @@ def members(marks: Path) -> list[Member]:
 
 def end_all(marks: Path) -> int:
     """End every member, stage by stage: asked first, then killed. Gives how many there were."""
-    ended = set()
+    ended: set[int] = set()
     for stage, graces in GRACE_S.items():
         for attempt, grace_s in enumerate(graces):
             ended.update(member.pid for member in _ask(marks, stage, attempt))

@@ -1,0 +1,204 @@
+"""An instance's place on disk: layout, passwords, who holds it, and what runs in it.
+
+Everything here is for its owner alone (directories 0700, files 0600), whatever the umask. Nothing
+here starts or stops a process.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import psutil
+
+from pipeline.errors import ConfigError
+
+SAME_PROCESS_S = 1.0  # two readings of one process's start time differ by less
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who runs the instance: a supervisor's pid, when its process was made, and where its page is.
+
+    The start time keeps a later process with the same pid from being taken for it.
+    """
+
+    pid: int
+    created: float
+    since: str
+    page: str = ""
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What is generated once and kept for every later start."""
+
+    jwt_secret: str
+    redis_password: str
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a consumer of the running instance needs; `environment` has the full URLs."""
+
+    gateway: str
+    environment: dict[str, str]
+
+
+class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One process as the supervisor sees it; `rates` are per second of the last interval."""
+
+    state: str
+    pid: int | None = None
+    reason: str = ""
+    uptime_s: float = 0.0
+    restarts: int = 0
+    metrics_port: int | None = None
+    rates: dict[str, float] = {}
+    gauges: dict[str, float] = {}
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole instance; URLs without passwords. `at` is when it was written, RFC 3339."""
+
+    state: str
+    at: str
+    pid: int
+    since: str
+    gateway: str
+    redis: str
+    database: str
+    processes: dict[str, ProcessStatus]
+
+
+class AlreadyHeld(ConfigError):
+    """Another supervisor holds the state directory."""
+
+    def __init__(self, state: Path, holder: Holder | None) -> None:
+        if holder is None:
+            who = "a supervisor that is just starting"
+        else:
+            where = f", page at {holder.page}" if holder.page else ""
+            who = f"pid {holder.pid}, since {holder.since}{where}"
+        super().__init__(f"{state} is held by {who}")
+        self.holder = holder
+
+
+class StateDirectory:
+    """The layout of an instance's state directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / "logs"
+        self.marks = path / "run" / "marks"
+        self._lock = path / "lock"
+        self._holder = path / "run" / "holder.json"
+        self._secrets = path / "secrets.json"
+        self._running = path / "run" / "instance.json"
+        self._status = path / "run" / "status.json"
+
+    def prepare(self) -> None:
+        """Make the directories. Raises ConfigError where that is not possible."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self.logs, self.marks.parent, self.marks):
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"state directory {self.path}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def held(self, holder: Holder) -> Iterator[None]:
+        """Hold the instance. Raises AlreadyHeld where a living supervisor does.
+
+        The system drops the lock with its holder, so a crash leaves no obstacle.
+        """
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyHeld(self.path, self.holder()) from None
+            for left in (self._running, self._status):
+                left.unlink(missing_ok=True)
+            self.write_holder(holder)
+            yield
+            for own in (self._holder, self._running, self._status):
+                own.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def write_holder(self, holder: Holder) -> None:
+        """Say who holds the instance."""
+        _write(self._holder, holder)
+
+    def holder(self) -> Holder | None:
+        """The living supervisor that holds the instance; None where there is none."""
+        holder = _read(self._holder, Holder)
+        return holder if holder is not None and _is_alive(holder) else None
+
+    def secrets(self) -> Secrets | None:
+        """The generated secrets; None before the first start."""
+        return _read(self._secrets, Secrets)
+
+    def ensure_secrets(self) -> Secrets:
+        """The generated secrets, made on the first call."""
+        known = self.secrets()
+        if known is None:
+            known = Secrets(secrets.token_urlsafe(48), secrets.token_urlsafe(24))
+            _write(self._secrets, known)
+        return known
+
+    def write_running(self, running: Running) -> None:
+        """Leave what consumers need."""
+        _write(self._running, running)
+
+    def running(self) -> Running | None:
+        """What the running instance left for consumers; None where none runs."""
+        return _read(self._running, Running) if self.holder() else None
+
+    def write_status(self, status: Status) -> None:
+        """Leave the present state."""
+        _write(self._status, status)
+
+    def status(self) -> Status | None:
+        """The last state the running instance left; None where none runs or it is too young."""
+        return _read(self._status, Status) if self.holder() else None
+
+    def log_paths(self) -> dict[str, Path]:
+        """The live log file of every process that has one, by process name."""
+        return {path.stem: path for path in sorted(self.logs.glob("*.log"))}
+
+
+def this_process(since: str) -> Holder:
+    """This process as a holder."""
+    return Holder(os.getpid(), psutil.Process().create_time(), since)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file, for its owner's eyes only, in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    temporary.replace(path)
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    write_private(path, msgspec.json.encode(value))
+
+
+def _read(path: Path, kind: type[_Struct]) -> _Struct | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _is_alive(holder: Holder) -> bool:
+    try:
+        created = psutil.Process(holder.pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    return abs(created - holder.created) < SAME_PROCESS_S
