@@ -185,7 +185,9 @@ class Consumer:
         self._head_seq = 0
         self._next_claim = 0.0
         self._dead = self._telemetry.counter("dead_letters", "entries set aside with a reason")
-        self._telemetry.gauge("lag", "entries added and not yet read", self._lag)
+        shard = "".join(part.strip("{}") for part in stream.split(":") if part.startswith("{"))
+        gauge = f"lag_{shard}" if shard else "lag"
+        self._telemetry.gauge(gauge, f"entries of {stream} not yet read", self._lag)
 
     async def batches(self, *, count: int, block_ms: int = BLOCK_MS) -> AsyncIterator[list[Entry]]:
         """Batches of at most `count` entries until stopping; none is empty.

@@ -1,0 +1,1 @@
+"""The provider's data into the raw stream, exactly as received."""

@@ -1,0 +1,72 @@
+"""Trims streams to the lowest id that every critical group has finished with.
+
+Entries are kept for a while behind that, for resume and replay; a stream that outgrows its bytes
+keeps a shorter while, but is never cut into what a critical group still has to read.
+"""
+
+import time
+from collections.abc import Callable
+
+from pipeline.errors import BusUnavailable
+from pipeline.runtime import Context, pause, run
+from pipeline.streams import AWAY, stream_bytes, trim
+
+INTERVAL_S = 5.0
+HELD_BACK_MS = 60_000  # a cut this much older than wanted is worth a line in the log
+
+
+async def trim_streams(context: Context) -> None:
+    """Trim every few seconds until stopping."""
+    telemetry = context.telemetry
+    trimmed = telemetry.counter("entries_trimmed", "entries removed from streams")
+    sizes: dict[str, int] = {}
+    shards = range(context.topics.shards)
+    for stream in (
+        *(context.topics.raw(shard) for shard in shards),
+        *(context.topics.enriched(shard) for shard in shards),
+    ):
+        sizes[stream] = 0
+        name = "_".join(part.strip("{}") for part in stream.split(":"))
+        telemetry.gauge(f"{name}_bytes", f"memory of {stream}", _reads(sizes, stream), "By")
+    telemetry.set_state("ready")
+    while not context.stopping.is_set():
+        for stream in sizes:
+            try:
+                trimmed.add(await _trim_one(context, stream, sizes))
+            except (*AWAY, BusUnavailable) as error:
+                telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+            else:
+                telemetry.set_state("ready")
+        await pause(context.stopping, INTERVAL_S)
+
+
+async def _trim_one(context: Context, stream: str, sizes: dict[str, int]) -> int:
+    size = sizes[stream] = await stream_bytes(context.redis, stream)
+    keep_ms = kept_ms(context.settings.keep_s, size, context.settings.keep_bytes)
+    removed, cut, holder = await trim(context.redis, stream, keep_ms)
+    if holder:
+        # Stream ids are the server's wall time, whatever clock the market runs on.
+        behind_ms = time.time_ns() // 1_000_000 - keep_ms - int(cut.split("-")[0])
+        if behind_ms > HELD_BACK_MS:
+            context.telemetry.log.warning(
+                "held_back", stream=stream, group=holder, behind_s=behind_ms // 1_000, bytes=size
+            )
+    return removed
+
+
+def kept_ms(keep_s: int, size: int, limit: int) -> int:
+    """How much of a stream to keep, ms: `keep_s`, or as much less as brings it under its bytes."""
+    return keep_s * 1_000 if size <= limit else keep_s * 1_000 * limit // size
+
+
+def _reads(sizes: dict[str, int], stream: str) -> Callable[[], float]:
+    return lambda: sizes[stream]
+
+
+def main() -> None:
+    """Run the worker."""
+    run("trimmer", trim_streams)
+
+
+if __name__ == "__main__":
+    main()
