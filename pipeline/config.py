@@ -96,6 +96,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(base).expanduser().absolute() / "stockify"
 
 
+def cache_path() -> Path:
+    """Where compiled kernels are kept, absolute; instances share it."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "stockify"
+
+
 def load() -> Settings:
     """The settings of this process. Raises ConfigError naming what is wrong."""
     values: dict[str, Any] = {}
