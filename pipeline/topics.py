@@ -58,6 +58,10 @@ class Topics(msgspec.Struct, frozen=True):
         """Where in the enriched stream the newest value comes from."""
         return f"latest-at:{self._prefix(shard)}{symbol}"
 
+    def expiries_position(self, underlying: str, shard: int = 0) -> str:
+        """When the newest list of an underlying's expiries was received."""
+        return f"latest-at:{self._prefix(shard)}{underlying}:expiries"
+
     def live(self, symbol: str) -> str:
         """The Pub/Sub channel of a symbol."""
         return f"live:{symbol}"
