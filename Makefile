@@ -10,7 +10,6 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
-PAGE_INPUTS := $(shell find api/web -type f -not -path '*/dist/*' -not -path '*/node_modules/*' 2>/dev/null)
 KERNEL_INPUTS := $(shell find pipeline/kernels -name '*.py' 2>/dev/null)
 
 # Empty files that say when a step was last done; they live in what the step makes, so that
@@ -19,9 +18,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_FOR_BENCH := $(BENCH_VENV)/.installed
 WARMED := $(VENV)/.kernels-warmed
-PAGE := api/web/dist/.built
 
-.PHONY: help up setup test lint setup-bench docs lock clean
+.PHONY: help up setup page test lint setup-bench docs lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,9 +27,9 @@ help: ## say what can be made
 up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stops it)
 	@exec $(BIN)/stockify up
 
-setup: $(INSTALLED) $(PAGE) $(WARMED) ## the install alone: .venv, the page, the compiled kernels
+setup: $(INSTALLED) page $(WARMED) ## the install alone: .venv, the page, the compiled kernels
 
-test: $(INSTALLED_FOR_TESTS) $(PAGE) $(WARMED) ## install what the tests need, then run every check
+test: $(INSTALLED_FOR_TESTS) page $(WARMED) ## install what the tests need, then run every check
 	@setup/test-needs.sh
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest -W error tests/unit tests/integration tests/acceptance
@@ -68,9 +66,8 @@ $(INSTALLED_FOR_BENCH): setup/bench-requirements.txt setup/venv.sh
 	@CONSTRAINTS= setup/venv.sh $(BENCH_VENV) --requirement setup/bench-requirements.txt
 	@touch $@
 
-$(PAGE): $(PAGE_INPUTS) | $(INSTALLED)
+page: $(INSTALLED) # keeps its own record of what it was built from
 	@$(BIN)/python -m stockify.page
-	@touch $@
 
 $(WARMED): $(KERNEL_INPUTS) | $(INSTALLED)
 	@$(BIN)/stockify warmup
