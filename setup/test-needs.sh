@@ -51,7 +51,7 @@ download() {
 }
 
 provide_redis() {
-  [[ -x $redis/redis-server ]] && return
+  [[ -x $redis/usr/bin/redis-server ]] && return
   if ! has apt-get || ! has dpkg; then
     skip "Debian's Redis (no apt-get here to fetch it with)"
     return
@@ -68,28 +68,19 @@ provide_redis() {
   fi
 }
 
-# In the folder that becomes $redis: the packages, then a starter that finds their libraries.
-# redis-server itself is a link to the checker in redis-tools.
+# In the folder that becomes $redis. Its own libraries lie beside it, for LD_LIBRARY_PATH; what
+# every system has (libc, libssl, libsystemd) comes from the system.
 unpack_redis() {
   local package
   for package in redis-server redis-tools liblzf1 libjemalloc2 libatomic1; do
     download "$package" || return 1
   done
   for package in ./*.deb; do
-    dpkg -x "$package" root || return 1
+    dpkg -x "$package" . || return 1
   done
   rm -f ./*.deb
-  cat >redis-server <<'STARTER' || return 1
-#!/bin/sh
-# Debian's redis-server with the libraries that were unpacked beside it.
-root=$(dirname "$(readlink -f "$0")")/root
-libraries=$(find "$root/usr/lib" -mindepth 1 -maxdepth 1 -type d -name '*-linux-*')
-LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export LD_LIBRARY_PATH
-exec "$root/usr/bin/redis-server" "$@"
-STARTER
-  chmod 755 . redis-server || return 1
-  ./redis-server --version
+  chmod 755 . || return 1
+  LD_LIBRARY_PATH=$(echo "$PWD"/usr/lib/*-linux-gnu*) ./usr/bin/redis-server --version
 }
 
 provide_chromium() {
