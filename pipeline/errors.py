@@ -15,6 +15,7 @@ StockifyError
 │   └── SchemaConflict          an incompatible schema was refused        never
 └── StoreError                  Postgres did not do what was asked
     ├── StoreUnavailable        no connection, read-only, shutting down   retry
+    ├── RowsRejected            a value out of range, a key that exists   never
     └── MigrationError          checksum changed, order broken            never
 """
 
@@ -91,6 +92,10 @@ class StoreUnavailable(StoreError):
     """Postgres cannot take the call now: away, read-only, full or shutting down."""
 
     retryable = True
+
+
+class RowsRejected(StoreError):
+    """The rows themselves break a range, a key or a check; other rows may pass."""
 
 
 class MigrationError(StoreError):

@@ -1,0 +1,267 @@
+-- Every query of the project, named and described. A fragment is text that other queries take in
+-- by its name in braces; it is no query itself. Instants come out as int ns, absent as NULL.
+
+
+-- fragment: leg_values
+    leg.last, leg.bid, leg.ask, leg.average, leg.previous_close,
+    leg.bid_size, leg.ask_size, leg.volume, leg.open_interest, leg.previous_open_interest,
+    leg.iv, leg.delta, leg.gamma, leg.theta, leg.vega, leg.rho, leg.iv_fit,
+    leg.iv_provider, leg.delta_provider, leg.gamma_provider, leg.theta_provider,
+    leg.vega_provider, leg.iv_status, leg.price_source, leg.greeks_source
+
+-- fragment: snapshot_values
+    (extract(epoch FROM snap.ts) * 1000000)::bigint * 1000 AS ts_ingest,
+    (extract(epoch FROM snap.ts_event) * 1000000)::bigint * 1000 AS ts_event,
+    (extract(epoch FROM snap.ts_enrich) * 1000000)::bigint * 1000 AS ts_enrich,
+    snap.epoch, snap.seq, snap.underlying,
+    snap.underlying || '-' || to_char(snap.expiry, 'YYYYMMDD') AS chain,
+    snap.expiry, snap.provider, snap.rev, snap.model, snap.rate, snap.years,
+    snap.spot, snap.forward, snap.discount, snap.forward_source, snap.forward_pairs,
+    snap.forward_residual, snap.lot, snap.n, snap.atm_strike, snap.atm_iv,
+    snap.put_call_ratio_open_interest, snap.put_call_ratio_volume,
+    snap.call_open_interest, snap.put_open_interest, snap.max_pain
+
+-- fragment: instrument_values
+    instrument_id, symbol, underlying, expiry, strike, kind, provider, security_id, lot,
+    (extract(epoch FROM valid_from) * 1000000)::bigint * 1000 AS valid_from,
+    CASE WHEN valid_to < 'infinity'
+        THEN (extract(epoch FROM valid_to) * 1000000)::bigint * 1000
+    END AS valid_to
+
+-- fragment: contract_rows
+-- The chain's snapshots say at which instants a contract can have rows, so that each row is one
+-- probe of the key (ts, instrument_id, rev) and no second index has to be kept. OFFSET 0 keeps
+-- the probe from being turned into a scan of the whole range.
+SELECT
+    (extract(epoch FROM snap.ts) * 1000000)::bigint * 1000 AS ts_ingest,
+    (extract(epoch FROM snap.ts_event) * 1000000)::bigint * 1000 AS ts_event,
+    snap.provider, snap.rev, snap.spot, snap.forward, leg.*
+FROM market_snapshots AS snap
+CROSS JOIN LATERAL (
+    SELECT {leg_values}
+    FROM option_contracts AS leg
+    WHERE
+        leg.ts = snap.ts
+        AND leg.ts >= %(start)s AND leg.ts < %(end)s
+        AND leg.instrument_id = ANY(%(instrument_ids)s)
+        AND leg.rev = snap.rev
+    OFFSET 0
+) AS leg
+WHERE
+    snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s
+    AND snap.ts >= %(start)s AND snap.ts < %(end)s
+    AND snap.provider = ANY(%(providers)s)
+
+-- fragment: underlying_rows
+SELECT {snapshot_values}
+FROM market_snapshots AS snap
+WHERE
+    snap.underlying = %(underlying)s
+    AND snap.ts >= %(start)s AND snap.ts < %(end)s
+
+
+-- name: ping
+-- Whether the server answers.
+SELECT 1 AS alive
+
+-- name: contract_history
+-- Rows of a contract in [start, end), oldest first.
+{contract_rows}
+ORDER BY snap.ts
+LIMIT %(limit)s
+
+-- name: contract_history_newest_first
+-- Rows of a contract in [start, end), newest first.
+{contract_rows}
+ORDER BY snap.ts DESC
+LIMIT %(limit)s
+
+-- name: underlying_history
+-- Snapshots of all chains of an underlying in [start, end) behind a position, oldest first.
+{underlying_rows}
+AND (snap.ts, snap.expiry) > (%(after_ts)s, %(after_expiry)s)
+ORDER BY snap.ts, snap.expiry
+LIMIT %(limit)s
+
+-- name: underlying_history_newest_first
+-- Snapshots of all chains of an underlying in [start, end) behind a position, newest first.
+{underlying_rows}
+AND (snap.ts, snap.expiry) < (%(after_ts)s, %(after_expiry)s)
+ORDER BY snap.ts DESC, snap.expiry DESC
+LIMIT %(limit)s
+
+-- name: chain_history
+-- Snapshots of one chain in [start, end), oldest first.
+{underlying_rows}
+AND snap.expiry = %(expiry)s
+ORDER BY snap.ts
+LIMIT %(limit)s
+
+-- name: chain_history_newest_first
+-- Snapshots of one chain in [start, end), newest first.
+{underlying_rows}
+AND snap.expiry = %(expiry)s
+ORDER BY snap.ts DESC
+LIMIT %(limit)s
+
+-- name: chain_snapshot_as_of
+-- The last snapshot of a chain in [since, at].
+SELECT {snapshot_values}
+FROM market_snapshots AS snap
+WHERE
+    snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s
+    AND snap.ts >= %(since)s AND snap.ts <= %(at)s
+ORDER BY snap.ts DESC, snap.rev DESC
+LIMIT 1
+
+-- name: chain_legs
+-- The legs of one snapshot, by strike, the call before the put.
+SELECT instruments.symbol, instruments.strike, instruments.kind, instruments.security_id, {leg_values}
+FROM option_contracts AS leg
+INNER JOIN instruments USING (instrument_id)
+WHERE
+    leg.ts = %(ts)s AND leg.rev = %(rev)s
+    AND instruments.underlying = %(underlying)s AND instruments.expiry = %(expiry)s
+    AND instruments.provider = %(provider)s
+ORDER BY instruments.strike, instruments.kind
+
+-- name: underlyings
+-- Underlyings that have contracts, with their expiries, ascending.
+SELECT underlying, array_agg(DISTINCT expiry ORDER BY expiry) AS expiries
+FROM instruments
+GROUP BY underlying
+ORDER BY underlying
+
+-- name: instruments_of_symbol
+-- Every definition of a contract, oldest first.
+SELECT {instrument_values}
+FROM instruments
+WHERE symbol = %(symbol)s
+ORDER BY valid_from, provider
+
+-- name: instruments_of_chain
+-- Every definition of the contracts of a chain, by strike, the call before the put.
+SELECT {instrument_values}
+FROM instruments
+WHERE underlying = %(underlying)s AND expiry = %(expiry)s
+ORDER BY strike, kind, valid_from, provider
+
+
+-- name: lock_instruments
+-- One session at a time defines the contracts of a chain; held to the end of the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('stockify.instruments.' || %(chain)s, 0))
+
+-- name: add_instruments
+-- Define contracts from an instant on, up to another or for ever (NULL).
+INSERT INTO instruments (
+    symbol, underlying, expiry, strike, kind, provider, security_id, lot, valid_from, valid_to
+)
+SELECT
+    added.symbol, %(underlying)s, %(expiry)s, added.strike, added.kind, %(provider)s,
+    added.security_id, added.lot, %(valid_from)s, coalesce(added.valid_to, 'infinity')
+FROM unnest(
+    %(symbols)s::text[], %(strikes)s::double precision[], %(kinds)s::text[],
+    %(security_ids)s::bigint[], %(lots)s::integer[], %(valid_to)s::timestamptz[]
+) AS added (symbol, strike, kind, security_id, lot, valid_to)
+
+-- name: extend_instruments
+-- The definitions held from an earlier instant on.
+UPDATE instruments
+SET valid_from = %(valid_from)s
+WHERE instrument_id = ANY(%(instrument_ids)s) AND valid_from > %(valid_from)s
+
+-- name: end_instruments
+-- The definitions hold no longer from an instant on.
+UPDATE instruments
+SET valid_to = %(valid_to)s
+WHERE instrument_id = ANY(%(instrument_ids)s)
+
+-- name: complete_instruments
+-- Fill in or replace what a definition says of lot and provider id.
+UPDATE instruments
+SET security_id = given.security_id, lot = given.lot
+FROM unnest(
+    %(instrument_ids)s::integer[], %(security_ids)s::bigint[], %(lots)s::integer[]
+) AS given (instrument_id, security_id, lot)
+WHERE instruments.instrument_id = given.instrument_id
+
+
+-- name: make_days
+-- Make sure that rows of these UTC days have a place.
+SELECT count(make_day(day)) AS days FROM unnest(%(days)s::date[]) AS day
+
+-- name: ledger_known
+-- Which of these entries have their rows committed.
+SELECT id FROM ledger WHERE id = ANY(%(ids)s)
+
+-- name: copy_ledger
+-- Lines for committed entries.
+COPY ledger (id, stream_id, ts, n) FROM STDIN
+
+-- name: copy_market_snapshots
+-- Rows for chain snapshots, as text.
+COPY market_snapshots (
+    ts, ts_event, ts_enrich, seq, call_open_interest, put_open_interest, spot, forward, discount,
+    years, rate, forward_residual, atm_strike, atm_iv, put_call_ratio_open_interest,
+    put_call_ratio_volume, max_pain, expiry, lot, forward_pairs, n, rev, underlying, provider,
+    epoch, model, forward_source
+) FROM STDIN
+
+-- name: copy_option_contracts
+-- Rows for legs, in the binary format that pipeline/kernels/copyrows.py writes, in its order.
+COPY option_contracts (
+    ts, volume, instrument_id, last, bid, ask, average, previous_close,
+    bid_size, ask_size, open_interest, previous_open_interest,
+    iv, delta, gamma, theta, vega, rho, iv_fit,
+    iv_provider, delta_provider, gamma_provider, theta_provider, vega_provider,
+    rev, iv_status, price_source, greeks_source
+) FROM STDIN (FORMAT binary)
+
+
+-- name: lock_migrations
+-- One session at a time migrates; held until the session ends or unlocks.
+SELECT pg_advisory_lock(hashtextextended('stockify.migrations', 0))
+
+-- name: unlock_migrations
+-- Let the next session migrate.
+SELECT pg_advisory_unlock(hashtextextended('stockify.migrations', 0))
+
+-- name: create_schema_migrations
+-- The record of applied migrations.
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+
+-- name: has_schema_migrations
+-- Whether there is a record of applied migrations.
+SELECT to_regclass('schema_migrations') IS NOT NULL AS is_there
+
+-- name: applied_migrations
+-- Migrations applied so far.
+SELECT number, name, checksum FROM schema_migrations ORDER BY number
+
+-- name: record_migration
+-- A migration has been applied.
+INSERT INTO schema_migrations (number, name, checksum)
+VALUES (%(number)s, %(name)s, %(checksum)s)
+
+-- name: server_edition
+-- What decides which migrations a database takes: whether it began with native partitions, and
+-- whether TimescaleDB is installed here, or could be, and under which licence.
+SELECT
+    EXISTS (
+        SELECT FROM pg_class WHERE oid = to_regclass('option_contracts') AND relkind = 'p'
+    ) AS is_partitioned,
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AS is_installed,
+    EXISTS (
+        SELECT FROM pg_available_extensions
+        WHERE
+            name = 'timescaledb'
+            AND 'timescaledb' = ANY(
+                regexp_split_to_array(current_setting('shared_preload_libraries'), '[,\s"]+')
+            )
+    ) AS is_available,
+    current_setting('timescaledb.license', true) AS license
