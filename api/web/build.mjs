@@ -1,0 +1,70 @@
+// Bundles the page: hashed script, style and icon, the document that names them, the licences.
+// Usage: node build.mjs OUTPUT_DIRECTORY. Touches nothing outside that directory, loads nothing.
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
+
+import * as esbuild from "esbuild";
+
+const here = import.meta.dirname;
+const output = path.resolve(process.argv[2] ?? path.join(here, "dist"));
+
+const result = await esbuild.build({
+  absWorkingDir: here,
+  entryPoints: { page: "src/main.ts", style: "styles.css", icon: "icon.svg" },
+  outdir: path.join(output, "assets"),
+  entryNames: "[name]-[hash]",
+  loader: { ".svg": "copy" },
+  bundle: true,
+  minify: true,
+  sourcemap: true,
+  sourcesContent: false,
+  format: "esm",
+  target: "es2022",
+  legalComments: "none", // the licences are written out whole below
+  metafile: true,
+  logLevel: "warning",
+});
+
+const built = new Map();
+for (const [file, facts] of Object.entries(result.metafile.outputs)) {
+  if (facts.entryPoint) built.set(facts.entryPoint, path.basename(file));
+}
+
+function read(file) {
+  return readFileSync(file, "utf8");
+}
+
+function address(entry) {
+  const name = built.get(entry);
+  if (!name) throw new Error(`nothing was built from ${entry}`);
+  return `/assets/${name}`;
+}
+
+const html = read(path.join(here, "index.html"))
+  .replace("{{script}}", address("src/main.ts"))
+  .replace("{{style}}", address("styles.css"))
+  .replace("{{icon}}", address("icon.svg"));
+if (html.includes("{{")) throw new Error("index.html has a placeholder that nothing fills");
+writeFileSync(path.join(output, "index.html"), html);
+
+const packages = new Set();
+for (const input of Object.keys(result.metafile.inputs)) {
+  const name = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1];
+  if (name) packages.add(name);
+}
+const licences = [...packages].sort().map((name) => {
+  const folder = path.join(here, "node_modules", name);
+  const { version, license, author } = JSON.parse(read(path.join(folder, "package.json")));
+  const text = path.join(folder, "LICENSE");
+  const terms = existsSync(text) ? read(text) : `${license}, by ${author?.name ?? author}\n`;
+  return `${name} ${version} (${license})\n\n${terms}`;
+});
+writeFileSync(path.join(output, "LICENSES.txt"), licences.join(`\n${"-".repeat(80)}\n\n`));
+
+for (const [entry, name] of built) {
+  const bytes = readFileSync(path.join(output, "assets", name));
+  const gzipped = gzipSync(bytes, { level: 9 }).length;
+  console.log(`${entry} -> ${name}  ${bytes.length} bytes, ${gzipped} gzipped`);
+}

@@ -1,0 +1,67 @@
+// The page's own figures of the pipeline: age of data, delay to the page, changes, repairs.
+
+import { Spacing } from "./connection.ts";
+import { byId, say } from "./document.ts";
+import * as format from "./format.ts";
+
+const RATE_WINDOW_MS = 10_000;
+const KEPT_DELAYS = 200;
+
+export class Figures {
+  readonly #age = byId("age");
+  readonly #latency = byId("latency");
+  readonly #latencyHigh = byId("latency-high");
+  readonly #changes = byId("changes");
+  readonly #repairs = byId("repairs");
+  readonly #delays: number[] = [];
+  #counts: { at: number; legs: number }[] = [];
+  #spacing = new Spacing();
+  #newest: number | null = null;
+  #repaired = 0;
+
+  /** Begins anew, as for another chain. */
+  restart(): void {
+    this.#delays.length = 0;
+    this.#counts = [];
+    this.#spacing = new Spacing();
+    this.#newest = null;
+  }
+
+  /** Takes data of an instant (ms, by the server's clock) with so many changed legs. */
+  note(ingested: number, now: number, legs: number, isUpdate: boolean): void {
+    if (this.#newest === null || ingested > this.#newest) this.#newest = ingested;
+    this.#spacing.note(ingested);
+    if (!isUpdate) return; // a snapshot may be as old as the market's last close
+    this.#counts.push({ at: now, legs });
+    this.#delays.push(Math.max(0, now - ingested));
+    if (this.#delays.length > KEPT_DELAYS) this.#delays.shift();
+  }
+
+  noteRepair(): void {
+    this.#repaired += 1;
+  }
+
+  age_s(now: number): number | null {
+    return this.#newest === null ? null : Math.max(0, (now - this.#newest) / 1_000);
+  }
+
+  get spacing_s(): number | null {
+    return this.#spacing.seconds;
+  }
+
+  show(now: number): void {
+    this.#counts = this.#counts.filter(({ at }) => now - at < RATE_WINDOW_MS);
+    const legs = this.#counts.reduce((sum, each) => sum + each.legs, 0);
+    const sorted = [...this.#delays].sort((a, b) => a - b);
+    say(this.#age, format.age(this.age_s(now)));
+    say(this.#latency, format.delay(quantile(sorted, 0.5)));
+    say(this.#latencyHigh, format.delay(quantile(sorted, 0.99)));
+    const rate = legs / (RATE_WINDOW_MS / 1_000);
+    say(this.#changes, this.#newest === null ? format.ABSENT : format.fixed(rate, rate < 10 ? 1 : 0));
+    say(this.#repairs, String(this.#repaired));
+  }
+}
+
+function quantile(sorted: readonly number[], share: number): number | null {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? null;
+}

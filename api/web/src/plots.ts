@@ -1,0 +1,191 @@
+// The smile and the open-interest profile, drawn by uPlot. Takes pairs and numbers, keeps none.
+
+import uPlot from "uplot";
+
+import type { Header, Pair } from "./chain.ts";
+import { quantity, strike as strikeText } from "./format.ts";
+import type { VolatilityField } from "./gap.ts";
+
+export type SmileView = "ours" | "provider" | "both";
+
+const COLOURS = {
+  call: "#35d39a",
+  put: "#ff7d74",
+  callProvider: "#8fb7ff",
+  putProvider: "#f2c14e",
+  text: "#9fb0c3",
+  lines: "#1f2c3a",
+  mark: "#6b7f95",
+};
+const FONT = "11px system-ui, sans-serif";
+const SIGMAS = 4; // beyond four standard deviations of the forward a leg has no volatility to show
+const LEAST_STRIKES_EACH_SIDE = 12;
+
+/** Strikes worth plotting: within a few standard deviations of the forward, and never too few. */
+export function plotted(pairs: readonly Pair[], header: Header): readonly Pair[] {
+  const centre = header.forward ?? header.spot;
+  if (centre === null) return pairs;
+  const volatility = header.aggregates.atm_iv ?? 0.15;
+  const reach = SIGMAS * volatility * Math.sqrt(Math.max(header.years, 0));
+  const middle = pairs.findIndex((pair) => pair.strike >= centre);
+  return pairs.filter(
+    (pair, index) =>
+      Math.abs(Math.log(pair.strike / centre)) <= reach ||
+      Math.abs(index - middle) <= LEAST_STRIKES_EACH_SIDE,
+  );
+}
+
+abstract class Plot {
+  readonly #host: HTMLElement;
+  #plot: uPlot | null = null;
+  protected mark: number | null = null;
+
+  constructor(host: HTMLElement) {
+    this.#host = host;
+    new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(host);
+  }
+
+  /** Shows nothing until there is something again. */
+  clear(): void {
+    this.#plot?.destroy();
+    this.#plot = null;
+  }
+
+  protected abstract options(): Omit<uPlot.Options, "width" | "height">;
+
+  protected draw(data: uPlot.AlignedData): void {
+    if (this.#plot) {
+      this.#plot.setData(data);
+      return;
+    }
+    const { width, height } = this.#size();
+    const hooks = { draw: [(plot: uPlot) => this.#drawMark(plot)] };
+    this.#plot = new uPlot({ ...this.options(), hooks, width, height }, data, this.#host);
+  }
+
+  #size(): { width: number; height: number } {
+    return { width: this.#host.clientWidth, height: this.#host.clientHeight };
+  }
+
+  #drawMark(plot: uPlot): void {
+    if (this.mark === null) return;
+    const x = Math.round(plot.valToPos(this.mark, "x", true)) + 0.5;
+    const { left, top, width, height } = plot.bbox;
+    if (x < left || x > left + width) return;
+    plot.ctx.save();
+    plot.ctx.strokeStyle = COLOURS.mark;
+    plot.ctx.setLineDash([3, 4]);
+    plot.ctx.beginPath();
+    plot.ctx.moveTo(x, top);
+    plot.ctx.lineTo(x, top + height);
+    plot.ctx.stroke();
+    plot.ctx.restore();
+  }
+}
+
+function axes(values: (value: number) => string): uPlot.Axis[] {
+  const common = {
+    stroke: COLOURS.text,
+    font: FONT,
+    grid: { stroke: COLOURS.lines, width: 1 },
+    ticks: { stroke: COLOURS.lines, width: 1, size: 4 },
+  };
+  return [
+    { ...common, space: 64, size: 26, values: (_, splits) => splits.map((each) => strikeText(each)) },
+    { ...common, space: 30, size: 52, values: (_, splits) => splits.map(values) },
+  ];
+}
+
+const noTime = { x: { time: false } };
+const cursor: uPlot.Cursor = { drag: { x: false, y: false }, points: { size: 6 } };
+
+/** IV by strike: ours, the provider's, or both. Only volatilities whose status is ok. */
+export class SmilePlot extends Plot {
+  #view: SmileView = "ours";
+
+  choose(view: SmileView): void {
+    this.#view = view;
+    this.clear();
+  }
+
+  show(pairs: readonly Pair[], header: Header): void {
+    const shown = plotted(pairs, header);
+    this.mark = header.forward;
+    const sides = ["call", "put"] as const;
+    const lines = this.#fields().flatMap((field) =>
+      sides.map((side) => shown.map((pair) => volatility(pair, side, field))),
+    );
+    this.draw([shown.map((pair) => pair.strike), ...lines]);
+  }
+
+  protected override options(): Omit<uPlot.Options, "width" | "height"> {
+    const colours = {
+      iv: [COLOURS.call, COLOURS.put],
+      iv_provider: [COLOURS.callProvider, COLOURS.putProvider],
+    } as const;
+    const series = this.#fields().flatMap((field) => {
+      const whose = field === "iv" ? "" : "provider ";
+      const dash = field === "iv" ? [] : [5, 3];
+      return (["call", "put"] as const).map((side, index) => ({
+        label: `${whose}${side}`,
+        stroke: colours[field][index] as string,
+        width: 1.6,
+        dash,
+        spanGaps: true,
+        points: { show: false },
+        value: (_: uPlot, value: number | null) => (value == null ? "–" : `${value.toFixed(2)} %`),
+      }));
+    });
+    const x = { label: "strike", value: (_: uPlot, at: number | null) => strikeText(at) };
+    return { series: [x, ...series], axes: axes((value) => `${value}`), scales: noTime, cursor };
+  }
+
+  #fields(): readonly VolatilityField[] {
+    if (this.#view === "both") return ["iv", "iv_provider"];
+    return this.#view === "ours" ? ["iv"] : ["iv_provider"];
+  }
+}
+
+function volatility(pair: Pair, side: "call" | "put", field: VolatilityField): number | null {
+  const leg = pair[side];
+  if (!leg || (field === "iv" && leg.iv_status !== 0)) return null;
+  const value = leg[field];
+  return value == null ? null : value * 100;
+}
+
+/** Open interest by strike: calls upwards, puts downwards. */
+export class InterestPlot extends Plot {
+  show(pairs: readonly Pair[], header: Header): void {
+    const shown = plotted(pairs, header);
+    this.mark = header.forward;
+    this.draw([
+      shown.map((pair) => pair.strike),
+      shown.map((pair) => pair.call?.open_interest ?? null),
+      shown.map((pair) => negative(pair.put?.open_interest)),
+    ]);
+  }
+
+  protected override options(): Omit<uPlot.Options, "width" | "height"> {
+    const bars = uPlot.paths.bars?.({ size: [0.75, 28] });
+    const side = (label: string, colour: string): uPlot.Series => ({
+      label,
+      stroke: colour,
+      fill: `${colour}88`,
+      width: 1,
+      points: { show: false },
+      value: (_: uPlot, value: number | null) => quantity(value === null ? null : Math.abs(value)),
+      ...(bars ? { paths: bars } : {}),
+    });
+    const x = { label: "strike", value: (_: uPlot, at: number | null) => strikeText(at) };
+    return {
+      series: [x, side("calls", COLOURS.call), side("puts", COLOURS.put)],
+      axes: axes((value) => (value === 0 ? "0" : quantity(Math.abs(value)))),
+      scales: noTime,
+      cursor,
+    };
+  }
+}
+
+function negative(value: number | null | undefined): number | null {
+  return value == null ? null : -value;
+}
