@@ -8,7 +8,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 "${PYTHON:-python3}" -m venv "$scratch/venv"
-"$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check '.[test,otlp]'
+"$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  --editable '.[test,otlp]'
 {
   printf '# Versions known to work together; `make lock` writes this file again.\n'
   "$scratch/venv/bin/python" -m pip freeze --disable-pip-version-check |
