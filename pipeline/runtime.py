@@ -50,10 +50,10 @@ class Context:
 Worker = Callable[[Context], Awaitable[None]]
 
 
-def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
+def connect(settings: Settings, *, retries: int = 3, name: str = "", single: bool = False) -> Redis:
     """A client of the instance's Redis; values are bytes.
 
-    `retries=0` is for calls that must not be sent twice. Raises ConfigError without a URL.
+    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection. Raises ConfigError without a URL.
     """
     if not settings.redis_url:
         raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")
@@ -63,7 +63,7 @@ def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
         retry=Retry(backoff, retries),
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=0,
+        single_connection_client=single,
         client_name=f"stockify-{name}" if name else None,
     )
 

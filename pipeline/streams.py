@@ -138,7 +138,7 @@ class Producer:
         """The one connection; a new one first makes sure that the last can do nothing more."""
         if self._client is not None:
             return self._client
-        client = connect(self._settings, retries=0, name=self._name).client()
+        client = connect(self._settings, retries=0, name=self._name, single=True)
         try:
             await client.initialize()
             if self._client_id is not None:

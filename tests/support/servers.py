@@ -17,6 +17,12 @@ import redis
 START_S = 10.0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass
 class RedisServer:
     """One server process. `stop`, `kill` and `start` again on the same data and port."""
@@ -24,7 +30,7 @@ class RedisServer:
     binary: Path
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,12 +70,6 @@ class RedisServer:
             self.process.kill()
             self.process.wait(10)
             self.process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def valkey_binary() -> Path:

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+
+
+def test_environment_gives_another_process_the_same_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings(underlyings=("NIFTY", "SENSEX"), shards=1, poll_closed_market=True)
+    for name, text in config.environment(settings).items():
+        monkeypatch.setenv(name, text)
+    assert config.load() == settings
+
+
+def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stockify.toml"
+    path.write_text('rate = 0.07\ngateway_port = 1\nunderlyings = ["NIFTY"]\n')
+    monkeypatch.setenv("STOCKIFY_CONFIG", str(path))
+    monkeypatch.setenv("STOCKIFY_GATEWAY_PORT", "2")
+    settings = config.load()
+    assert (settings.rate, settings.gateway_port) == (0.07, 2)
+    assert settings.underlyings == ("NIFTY",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SHARDS", "0"),
+        ("SHARDS", "many"),
+        ("GREEKS", "some"),
+        ("CHAIN_BUDGET", "mine"),
+        ("JWT_SECRET", "short"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_wrong_setting_is_refused_by_name(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"STOCKIFY_{name}", text)
+    with pytest.raises(ConfigError, match=name.lower() if text == "many" else name):
+        config.load()
+
+
+def test_unknown_setting_in_the_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stockify.toml"
+    path.write_text("shard = 2\n")
+    monkeypatch.setenv("STOCKIFY_CONFIG", str(path))
+    with pytest.raises(ConfigError, match="shard"):
+        config.load()
+
+
+def test_no_secret_can_be_read_from_the_redacted_settings() -> None:
+    settings = Settings(
+        redis_url="redis://user:hunter2@127.0.0.1:6379/0",
+        database_url="postgresql://stockify:hunter2@127.0.0.1/stockify",
+        jwt_secret="hunter2" * 6,
+        dhan_access_token="hunter2",
+    )
+    assert "hunter2" not in str(settings.redacted())
+    assert settings.redacted()["redis_url"] == "redis://user:***@127.0.0.1:6379/0"

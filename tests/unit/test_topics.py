@@ -1,0 +1,38 @@
+from collections import Counter
+
+from pipeline import topics
+from pipeline.topics import Topics
+
+
+def test_one_shard_has_plain_names() -> None:
+    plain = Topics()
+    assert plain.raw() == "stream:raw"
+    assert plain.enriched() == "stream:enriched"
+    assert plain.dead() == "stream:dead"
+    assert plain.latest("NIFTY") == "latest:NIFTY"
+    assert plain.live("NIFTY") == "live:NIFTY"
+    assert topics.sequence(plain.raw()) == "seq:stream:raw"
+
+
+def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
+    sharded = Topics(shards=4)
+    names = [
+        sharded.raw(2),
+        sharded.enriched(2),
+        sharded.dead(2),
+        sharded.latest("NIFTY", 2),
+        sharded.latest_position("NIFTY", 2),
+        sharded.catalog(2),
+        sharded.lease("storage", 2),
+        topics.sequence(sharded.raw(2)),
+        topics.group_cards(sharded.raw(2)),
+    ]
+    assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{2}"}
+    assert sharded.raw(2) == "stream:raw:{2}"
+
+
+def test_underlyings_keep_their_shard_and_spread() -> None:
+    sharded = Topics(shards=4)
+    assert sharded.shard_of("NIFTY") == sharded.shard_of("NIFTY")
+    spread = Counter(sharded.shard_of(f"STOCK{n}") for n in range(400))
+    assert set(spread) == {0, 1, 2, 3}
