@@ -1,0 +1,95 @@
+"""The normal distribution as the pricing kernels need it: density, Mills ratio and its difference.
+
+The Mills ratio R(z) = N(-z)/n(z) varies slowly where N and n underflow, so prices of any size keep
+their relative accuracy. Never prices anything itself.
+"""
+
+import math
+
+from pipeline.kernels.compiling import kernel
+
+ROOT_TWO_PI = 2.5066282746310005
+_INVERSE_ROOT_TWO_PI = 0.3989422804014327
+
+# R on [0, 46] as a ratio of polynomials with positive coefficients, so that Horner's rule loses
+# nothing; largest relative error 1.3e-18 in exact arithmetic. tests/support/fit_constants.py
+# derives it. Beyond 46 three levels of the continued fraction are exact to rounding.
+_MILLS_END = 46.0
+_MILLS_TOP = (
+    1.2533141373155003,
+    2.08569029803212,
+    1.7197770336867986,
+    0.9082938077228523,
+    0.33716238917892316,
+    0.0915091127795218,
+    0.018368061045466316,
+    0.0026961114037862763,
+    0.000278065606784576,
+    1.8329500582348634e-05,
+    5.93965261098936e-07,
+)
+_MILLS_BOTTOM = (
+    1.0,
+    2.4620246482190207,
+    2.8365949983320973,
+    2.022938156432989,
+    0.9945941064956095,
+    0.35498025305304837,
+    0.09416856539853934,
+    0.018644938715396586,
+    0.0027144409045032312,
+    0.00027865957204373004,
+    1.832950058236559e-05,
+    5.939652610988691e-07,
+)
+_SERIES_TERMS = 12  # of the difference's series; the last is below 1e-17 of the first
+# The plain difference of two ratios is good to rounding once 2h is this share of R(y).
+_SERIES_SHARE = 0.75
+
+
+@kernel
+def density(z: float) -> float:
+    """n(z) = exp(-z²/2)/√(2π)."""
+    return _INVERSE_ROOT_TWO_PI * math.exp(-0.5 * z * z)
+
+
+@kernel
+def mills(z: float) -> float:
+    """R(z) = N(-z)/n(z); infinite below -38."""
+    if z < 0.0:
+        return ROOT_TWO_PI * math.exp(0.5 * z * z) - _mills_positive(-z)
+    return _mills_positive(z)
+
+
+@kernel
+def mills_difference(y: float, h: float) -> float:
+    """R(y-h) - R(y+h) for y ≥ 0, h > 0, without the cancellation that small h would bring.
+
+    The series in h runs over the moments M[n] = ∫ t^n exp(-yt - t²/2) dt, all positive, with
+    M[0] = R, M[1] = 1 - yR and M[n+1] = n·M[n-1] - y·M[n].
+    """
+    ratio = _mills_positive(y)
+    if 2.0 * h > _SERIES_SHARE * ratio:
+        return mills(y - h) - _mills_positive(y + h)
+    even = ratio
+    odd = 1.0 - y * ratio
+    total = odd
+    coefficient = 1.0
+    for term in range(1, _SERIES_TERMS):
+        even = (2 * term - 1) * even - y * odd
+        odd = 2 * term * odd - y * even
+        coefficient *= h * h / (2 * term * (2 * term + 1))
+        total += coefficient * odd
+    return 2.0 * h * total
+
+
+@kernel
+def _mills_positive(z: float) -> float:
+    if z > _MILLS_END:
+        return 1.0 / (z + 1.0 / (z + 2.0 / (z + 3.0 / z)))
+    top = _MILLS_TOP[10]
+    bottom = _MILLS_BOTTOM[11] * z + _MILLS_BOTTOM[10]
+    for power in range(9, -1, -1):
+        top = top * z + _MILLS_TOP[power]
+        bottom = bottom * z + _MILLS_BOTTOM[power]
+    return top / bottom
