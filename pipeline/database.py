@@ -84,13 +84,13 @@ class Session:
     def __init__(self, connection: psycopg.AsyncConnection[DictRow]) -> None:
         self._connection = connection
 
-    async def fetch(self, name: str, **parameters: Any) -> list[Row]:
+    async def fetch(self, name: str, /, **parameters: Any) -> list[Row]:
         """The rows of a named query, keyed by column."""
         with _mapped():
             cursor = await self._connection.execute(_statement(name), parameters)
             return await cursor.fetchall()
 
-    async def execute(self, name: str, **parameters: Any) -> int:
+    async def execute(self, name: str, /, **parameters: Any) -> int:
         """Run a named query that gives no rows; the number of rows it touched."""
         with _mapped():
             cursor = await self._connection.execute(_statement(name), parameters)
@@ -166,7 +166,7 @@ class Database:
             async with self._pool.connection() as connection:
                 yield Session(connection)
 
-    async def fetch(self, name: str, **parameters: Any) -> list[Row]:
+    async def fetch(self, name: str, /, **parameters: Any) -> list[Row]:
         """The rows of a named query, keyed by column. Raises StoreError."""
         async with self.session() as session:
             return await session.fetch(name, **parameters)
