@@ -6,6 +6,7 @@ file that `STOCKIFY_CONFIG` names; the environment wins.
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,14 +103,19 @@ def cache_path() -> Path:
     return Path(base).expanduser().absolute() / "stockify"
 
 
-def load() -> Settings:
-    """The settings of this process. Raises ConfigError naming what is wrong."""
+def load(instance: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises ConfigError naming what is wrong.
+
+    `instance` is the environment of a running instance: it stands above the file and below this
+    process's own.
+    """
     values: dict[str, Any] = {}
     path = os.environ.get(f"{PREFIX}CONFIG")
     if path:
         values.update(_read_file(Path(path)))
+    given = {**(instance or {}), **os.environ}
     for name in Settings.__struct_fields__:
-        text = os.environ.get(PREFIX + name.upper())
+        text = given.get(PREFIX + name.upper())
         if text is not None:
             values[name] = _parse(name, text)
     try:

@@ -58,7 +58,7 @@ def parse_mark(file_name: str) -> Mark | None:
 
 
 def members(marks: Path) -> list[Member]:
-    """Every process but this one that has a mark of that directory open."""
+    """Every process but this one that has a mark open in that directory or below it."""
     prefix = f"{os.path.realpath(marks)}/"
     found = []
     for entry in os.listdir("/proc"):
@@ -132,7 +132,7 @@ def _signal(word: str) -> signal.Signals | None:
 def _held_mark(pid: str, prefix: str) -> Mark | None:
     for target in _open_files(pid):
         if target.startswith(prefix):
-            mark = parse_mark(target.removeprefix(prefix))
+            mark = parse_mark(target.rpartition("/")[2])
             if mark is not None:
                 return mark
     return None

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -92,7 +93,9 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.logs = path / "logs"
-        self.marks = path / "run" / "marks"
+        self.marks_of_all_runs = path / "run" / "marks"
+        # Of this run alone, so that the guard of a crashed one cannot take our children for its.
+        self.marks = self.marks_of_all_runs / f"{os.getpid()}-{time.time_ns()}"
         self._lock = path / "lock"
         self._holder = path / "run" / "holder.json"
         self._secrets = path / "secrets.json"
@@ -103,8 +106,8 @@ class StateDirectory:
         """Make the directories. Raises ConfigError where that is not possible."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for directory in (self.logs, self.marks.parent, self.marks):
-                directory.mkdir(mode=0o700, exist_ok=True)
+            for directory in (self.logs, self.marks_of_all_runs):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"state directory {self.path}: {error.strerror}") from error
 

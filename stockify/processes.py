@@ -138,13 +138,13 @@ async def start(launch: Launch, log: RotatingLog, marks: Path) -> Child:
     return Child(launch, process, asyncio.create_task(_pump(read_fd, log)))
 
 
-async def run_to_end(launch: Launch, log: RotatingLog, marks: Path) -> int:
+async def run_to_end(launch: Launch, log: RotatingLog, marks: Path, hurry: asyncio.Event) -> int:
     """Start a child that ends by itself and give its return code; cancelled, it is stopped."""
     child = await start(launch, log, marks)
     try:
         code = await asyncio.shield(child.exit)
     finally:
-        await child.stop(asyncio.Event())
+        await child.stop(hurry)
     return code
 
 

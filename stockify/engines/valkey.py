@@ -18,6 +18,7 @@ import msgspec
 
 from pipeline.errors import BusUnavailable, ConfigError
 from stockify import guard
+from stockify.health import Health
 from stockify.instance import write_private
 from stockify.processes import Launch, StopStep
 
@@ -72,12 +73,14 @@ class Valkey:
             stage=guard.ENGINE_STAGE,
         )
 
-    async def is_ready(self) -> bool:
-        """Whether it answers and has its data loaded."""
+    async def probe(self) -> Health | None:
+        """How it is; None while it does not answer or still loads its data."""
         try:
-            return await ask(self.url, ("PING",)) == [b"PONG"]
+            (answer,) = await ask(self.url, ("INFO", "stats"))
         except BusUnavailable:
-            return False
+            return None
+        commands = _info(answer).get("total_commands_processed", "0")
+        return Health(counters={"commands": float(commands)})
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""The subcommands, a file each, so that one loads only what it needs."""
