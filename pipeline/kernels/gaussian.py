@@ -13,34 +13,34 @@ _INVERSE_ROOT_TWO_PI = 0.3989422804014327
 
 # R on [0, 46] as a ratio of polynomials with positive coefficients, so that Horner's rule loses
 # nothing; largest relative error 1.3e-18 in exact arithmetic. tests/support/fit_constants.py
-# derives it. Beyond 46 three levels of the continued fraction are exact to rounding.
+# derives it. Beyond 46 five levels of the continued fraction are exact to rounding.
 _MILLS_END = 46.0
 _MILLS_TOP = (
     1.2533141373155003,
-    2.08569029803212,
-    1.7197770336867986,
-    0.9082938077228523,
-    0.33716238917892316,
-    0.0915091127795218,
-    0.018368061045466316,
-    0.0026961114037862763,
-    0.000278065606784576,
-    1.8329500582348634e-05,
-    5.93965261098936e-07,
+    2.085734199813668,
+    1.719846607308839,
+    0.9083482376858135,
+    0.3371894442836131,
+    0.09151844543572413,
+    0.01837037010191889,
+    0.0026965214320909116,
+    0.0002781162209498191,
+    1.83334781134935e-05,
+    5.941196323233851e-07,
 )
 _MILLS_BOTTOM = (
     1.0,
-    2.4620246482190207,
-    2.8365949983320973,
-    2.022938156432989,
-    0.9945941064956095,
-    0.35498025305304837,
-    0.09416856539853934,
-    0.018644938715396586,
-    0.0027144409045032312,
-    0.00027865957204373004,
-    1.832950058236559e-05,
-    5.939652610988691e-07,
+    2.46205967677271,
+    2.836678458793138,
+    2.0230306627965393,
+    0.9946570887620539,
+    0.35500951753346865,
+    0.09417830012782016,
+    0.01864729807727711,
+    0.002714854910338895,
+    0.00027871034058019934,
+    1.8333478113510445e-05,
+    5.941196323233182e-07,
 )
 _SERIES_TERMS = 12  # of the difference's series; the last is below 1e-17 of the first
 # The plain difference of two ratios is good to rounding once 2h is this share of R(y).
@@ -86,7 +86,7 @@ def mills_difference(y: float, h: float) -> float:
 @kernel
 def _mills_positive(z: float) -> float:
     if z > _MILLS_END:
-        return 1.0 / (z + 1.0 / (z + 2.0 / (z + 3.0 / z)))
+        return 1.0 / (z + 1.0 / (z + 2.0 / (z + 3.0 / (z + 4.0 / (z + 5.0 / z)))))
     top = _MILLS_TOP[10]
     bottom = _MILLS_BOTTOM[11] * z + _MILLS_BOTTOM[10]
     for power in range(9, -1, -1):

@@ -1,0 +1,91 @@
+"""Derives the fitted constants of the kernels; run as a module it prints them.
+
+Both are ratios of polynomials found by repeated linear least squares on the relative error, the
+weights moved towards the largest misses (Lawson) until the error is nearly even.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mpmath import mp
+
+DIGITS = 110
+END = 46  # Mills ratios and standardised distances up to here
+POINTS = 160
+
+
+class Fit:
+    """top(u)/bottom(u) for the values wanted at the points u; bottom starts with 1."""
+
+    def __init__(self, points: list[Any], wanted: list[Any], top: int, bottom: int) -> None:
+        self.points, self.wanted = points, wanted
+        self.degrees = (top, bottom)
+        self.error = mp.inf
+        self.top: list[Any] = []
+        self.bottom: list[Any] = []
+        self._run(rounds=25)
+
+    def _run(self, rounds: int) -> None:
+        weights = [mp.mpf(1)] * len(self.points)
+        previous = [mp.mpf(1)] * len(self.points)
+        for number in range(rounds):
+            top, bottom = self._least_squares(weights, previous)
+            previous = [mp.polyval(bottom[::-1], u) for u in self.points]
+            values = [mp.polyval(top[::-1], u) for u in self.points]
+            misses = [
+                abs(value / divisor / want - 1)
+                for value, divisor, want in zip(values, previous, self.wanted, strict=True)
+            ]
+            if max(misses) < self.error:
+                self.error, self.top, self.bottom = max(misses), top, bottom
+            if number >= 2:  # the linearisation has settled
+                weights = [weight * miss for weight, miss in zip(weights, misses, strict=True)]
+                mean = sum(weights) / len(weights)
+                weights = [weight / mean for weight in weights]
+
+    def _least_squares(self, weights: list[Any], previous: list[Any]) -> tuple[Any, Any]:
+        top, bottom = self.degrees
+        matrix = mp.matrix(len(self.points), top + 1 + bottom)
+        right = mp.matrix(len(self.points), 1)
+        for row, u in enumerate(self.points):
+            scale = mp.sqrt(weights[row]) / (self.wanted[row] * previous[row])
+            right[row] = scale * self.wanted[row]
+            for power in range(top + 1):
+                matrix[row, power] = scale * u**power
+            for power in range(1, bottom + 1):
+                matrix[row, top + power] = -scale * self.wanted[row] * u**power
+        found = mp.lu_solve(matrix.T * matrix, matrix.T * right)
+        return list(found[: top + 1]), [mp.mpf(1), *found[top + 1 :]]
+
+
+def mills(z: Any) -> Any:
+    return mp.sqrt(mp.pi / 2) * mp.exp(z * z / 2) * mp.erfc(z / mp.sqrt(2))
+
+
+def fit_mills() -> Fit:
+    """R(z) on [0, END], points by Chebyshev in z/(z+4)."""
+    end = mp.mpf(END) / (END + 4)
+    shares = [end * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / POINTS)) / 2 for i in range(POINTS)]
+    points = [4 * share / (1 - share) for share in shares]
+    return Fit(points, [mills(z) for z in points], 10, 11)
+
+
+def fit_seed() -> Fit:
+    """y·v/t in v = √(t+1), where t = ln(1 + x/share) for a Bachelier price at distance y."""
+    distances = [END * ((i + mp.mpf(1) / 2) / POINTS) ** 2 for i in range(POINTS)]
+    logs = [mp.log(1 + y / (mp.npdf(y) * (1 - y * mills(y)))) for y in distances]
+    points = [mp.sqrt(t + 1) for t in logs]
+    wanted = [y / t * v for y, t, v in zip(distances, logs, points, strict=True)]
+    return Fit(points, wanted, 4, 4)
+
+
+def main(show: Callable[[str], None] = print) -> None:
+    mp.dps = DIGITS
+    for name, fit in (("Mills ratio", fit_mills()), ("seed", fit_seed())):
+        show(f"{name}: largest relative error {mp.nstr(fit.error, 3)}")
+        show(f"  top    {[float(value) for value in fit.top]}")
+        show(f"  bottom {[float(value) for value in fit.bottom]}")
+
+
+if __name__ == "__main__":
+    main()
