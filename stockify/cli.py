@@ -30,6 +30,7 @@ COMMANDS = {
     "env": Entry("stockify.commands.env", "env", "Print what a consumer needs, to be sourced."),
     "run": Entry("stockify.commands.run", "run", "Run one worker against the instance."),
     "replay": Entry("stockify.replay", "command", "Feed recorded bodies into the pipeline."),
+    "compare": Entry("stockify.compare", "command", "Compare our volatilities with Dhan's own."),
     "migrate": Entry("stockify.commands.migrate", "migrate", "Apply the database migrations."),
     "warmup": Entry("stockify.commands.warmup", "warmup", "Compile the kernels ahead of use."),
     "doctor": Entry("stockify.commands.doctor", "doctor", "Check machine, settings and servers."),
