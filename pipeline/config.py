@@ -75,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway_origins: Annotated[
         tuple[str, ...], _says("further origins whose pages may connect")
     ] = ()
+    gateway_hosts: Annotated[
+        tuple[str, ...], _says("further host names under which the gateway is reached")
+    ] = ()
     jwt_secret: Annotated[str, _says("HS256 key of the tokens, 32 bytes or more")] = ""
     simulator_host: Annotated[str, _says("address the simulator binds")] = "127.0.0.1"
     simulator_port: Annotated[int, _says("port of the simulator")] = 8701

@@ -68,8 +68,11 @@ def connect(settings: Settings, *, retries: int = 3, name: str = "", single: boo
     )
 
 
-def run(name: str, worker: Worker) -> None:
-    """Run a worker until it returns; exit 0 when it drained, 1 when it failed."""
+def run(name: str, worker: Worker, *, needs_redis: bool = True) -> None:
+    """Run a worker until it returns; exit 0 when it drained, 1 when it failed.
+
+    It starts once Redis answers, or at once where it can do without.
+    """
     try:
         settings = config.load()
         clock = Clock(settings.clock)
@@ -77,7 +80,7 @@ def run(name: str, worker: Worker) -> None:
         sys.exit(f"stockify {name}: {error}")
     telemetry = Telemetry(name, settings)
     try:
-        uvloop.run(_live(name, settings, clock, telemetry, worker))
+        uvloop.run(_live(name, settings, clock, telemetry, worker, needs_redis))
     except Exception:
         telemetry.log.exception("failed")
         code = 1
@@ -101,7 +104,12 @@ def jittered(attempt: int, *, first_s: float = 0.1, cap_s: float = 5.0) -> float
 
 
 async def _live(
-    name: str, settings: Settings, clock: Clock, telemetry: Telemetry, worker: Worker
+    name: str,
+    settings: Settings,
+    clock: Clock,
+    telemetry: Telemetry,
+    worker: Worker,
+    needs_redis: bool,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -112,7 +120,7 @@ async def _live(
     context = Context(name, settings, clock, telemetry, client, topic_map, stopping)
     heartbeat = asyncio.create_task(_heartbeat(context))
     try:
-        if await _reachable(context):
+        if not needs_redis or await _reachable(context):
             await _until_drained(context, worker)
     finally:
         heartbeat.cancel()

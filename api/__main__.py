@@ -1,0 +1,147 @@
+"""The gateway's process: REST, WebSocket and the page on one port. Holds no data of its own."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from api.app import create_app
+from api.auth import Verifier
+from api.gateway import Gateway
+from api.health import readiness
+from api.hub import Hub
+from api.protocol import Protocol
+from api.sockets import RESTART, Closing, end_session
+from pipeline.database import Database
+from pipeline.errors import ConfigError
+from pipeline.latest import Latest, Watch
+from pipeline.runtime import Context, connect, pause, run
+
+DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds in all
+GOODBYE_S = 1.0
+REPORT_S = 2.0
+KEEP_ALIVE_S = 30
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def serve(context: Context) -> None:
+    """Serve until asked to stop; then close sessions with 1012 and let requests finish.
+
+    Raises ConfigError without a secret, OSError where the port is taken.
+    """
+    settings = context.settings
+    if not settings.jwt_secret:
+        raise ConfigError("STOCKIFY_JWT_SECRET is not set: nobody could be let in")
+    telemetry = context.telemetry
+    latest = Latest(context.redis, context.topics)
+    watcher = connect(settings, retries=0, name="gateway-watch")
+    url = settings.database_read_url or settings.database_url
+    database = Database(url) if url else None
+    gateway = Gateway(
+        settings=settings,
+        clock=context.clock,
+        telemetry=telemetry,
+        latest=latest,
+        database=database,
+        verifier=Verifier(settings.jwt_secret),
+        hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
+        requests=telemetry.counter("requests", "requests and socket handshakes"),
+        messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
+    )
+    telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
+    try:
+        if database is not None:
+            await database.open()
+        await _until_stopped(context, gateway)
+    finally:
+        if database is not None:
+            await database.close()
+        await watcher.aclose()
+
+
+async def _until_stopped(context: Context, gateway: Gateway) -> None:
+    settings = context.settings
+    with _listening(settings.gateway_host, settings.gateway_port) as listener:
+        server = Server(_config(gateway))
+        serving = asyncio.create_task(server.serve([listener]))
+        hub = asyncio.create_task(gateway.hub.run())
+        reporting = asyncio.create_task(_report(gateway))
+        stop = asyncio.create_task(context.stopping.wait())
+        host, port = listener.getsockname()[:2]
+        context.telemetry.log.info("listening", host=host, port=port)
+        tasks: tuple[asyncio.Task[Any], ...] = (serving, hub, reporting, stop)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            context.telemetry.set_state("draining")
+            await _say_goodbye(gateway)
+            server.should_exit = True
+            await serving
+            for task in (hub, reporting):
+                if task.done():
+                    await task  # neither ends by itself: raises what went wrong
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _say_goodbye(gateway: Gateway) -> None:
+    """Close every session, and give the close frames a moment to leave."""
+    for end in gateway.sessions.values():
+        end_session(end, Closing(RESTART, "the gateway restarts"))
+    if gateway.sessions:
+        await asyncio.wait(list(gateway.sessions), timeout=GOODBYE_S)
+
+
+async def _report(gateway: Gateway) -> None:
+    """Keep the process's state at what readiness says."""
+    never = asyncio.Event()
+    while True:
+        report = await readiness(gateway)
+        state = "ready" if report["status"] == "ready" else "degraded"
+        gateway.telemetry.set_state(state, "; ".join(report["reasons"]))
+        await pause(never, REPORT_S)
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(gateway),
+        http="httptools",
+        ws=Protocol,
+        ws_max_size=gateway.limits.message_bytes,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=2_048) as listener:
+        yield listener
+
+
+def main() -> None:
+    """Run the gateway."""
+    run("gateway", serve, needs_redis=False)  # without Redis it says so in /readyz
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The application: routes, guards and error answers, put together. Holds no state of its own."""
+
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from api import chains, health, history, openapi, page, sockets
+from api.auth import guard
+from api.edge import BODY_BYTES, Edge
+from api.errors import respond
+from api.gateway import Gateway
+
+
+def create_app(gateway: Gateway) -> Any:
+    """The ASGI application of a gateway."""
+    routes = Router(
+        "/v1",
+        guards=[guard],
+        route_handlers=[
+            chains.underlyings,
+            chains.underlying_latest,
+            chains.expiries,
+            chains.chain,
+            chains.contract,
+            chains.snapshots,
+            chains.snapshot,
+            history.contract_history,
+            history.underlying_history,
+        ],
+    )
+    origins = list(gateway.settings.gateway_origins)
+    app = Litestar(
+        route_handlers=[
+            routes,
+            sockets.stream,
+            health.healthz,
+            health.readyz,
+            openapi.openapi,
+            page.document,
+            page.asset,
+            page.licences,
+        ],
+        exception_handlers={HTTPException: respond, Exception: respond},
+        cors_config=_cors(origins) if origins else None,
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=BODY_BYTES,
+        state=State({"gateway": gateway}),
+    )
+    return Edge(app, gateway.settings, gateway.requests)
+
+
+def _cors(origins: list[str]) -> CORSConfig:
+    return CORSConfig(
+        allow_origins=origins,
+        allow_methods=["GET"],
+        allow_headers=["Authorization", "If-None-Match", "X-Request-Id"],
+        expose_headers=["ETag", "Link", "Retry-After", "X-Request-Id"],
+    )

@@ -1,0 +1,275 @@
+"""Latest values over REST: underlyings, expiries, chains (also as of a time) and contracts."""
+
+import re
+from datetime import date
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.params import FromPath
+
+from api.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
+from api.errors import ApiError, invalid_parameter, not_found
+from api.gateway import Gateway, gateway_of
+from api.query import Query, around, choice, listed, number, times
+from api.query import instant as instant_parameter
+from api.rows import Window, select_rows
+from pipeline.clock import expiry_ns
+from pipeline.errors import DecodeError, StoreUnavailable
+from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
+from pipeline.latest import Catalog, decode_latest
+from pipeline.models import ChainId, ContractId, chain_symbol, parse_symbol
+
+SNAPSHOTS_MAXIMUM = 50  # fifty whole chains are some 7 MB
+_EXPIRY = re.compile(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
+
+_PLAIN = Query(times())
+_CHAIN = Query(
+    number("strike.gte", "strikes from here"),
+    number("strike.lte", "strikes to here"),
+    choice("kind", "one side alone", "call", "put"),
+    around(),
+    listed("fields", "fields of the rows", at_most=len(ROW_FIELDS), known=ROW_FIELDS),
+    choice("layout", "a row a contract, or a pair a strike", "rows", "pairs", default="rows"),
+    instant_parameter("as_of", "the last snapshot at or before this instant, from history"),
+    times(),
+)
+_SNAPSHOTS = Query(
+    listed("ids", "symbols of underlyings, chains or contracts", at_most=SNAPSHOTS_MAXIMUM),
+    times(),
+)
+
+
+@get("/underlyings", opt={"scope": "live", "query": _PLAIN})
+async def underlyings(request: AnyRequest) -> Response[bytes]:
+    """Underlyings with their newest snapshot, and how many chains each has."""
+    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    gateway = gateway_of(request)
+    catalog = await gateway.latest.catalog()
+    symbols = catalog.underlyings()
+    texts = await gateway.latest.texts(symbols)
+    pairs = zip(symbols, texts, strict=True)
+    data = [_underlying(symbol, text, catalog, form) for symbol, text in pairs]
+    return answer(request, data, {"n": len(data)})
+
+
+@get("/underlyings/{underlying:str}", opt={"scope": "live", "query": _PLAIN})
+async def underlying_latest(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
+    """One underlying with its newest snapshot."""
+    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    gateway = gateway_of(request)
+    catalog = await gateway.latest.catalog()
+    if underlying not in catalog.underlyings():
+        raise not_found("underlying", underlying)
+    texts = await gateway.latest.texts([underlying])
+    return answer(request, _underlying(underlying, texts[0], catalog, form), {})
+
+
+@get("/underlyings/{underlying:str}/expiries", opt={"scope": "live", "query": _PLAIN})
+async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
+    """Expiries of an underlying: those to come, nearest first, then past ones, newest first.
+
+    `ts_ingest` is that of the newest chain; null where none was received yet.
+    """
+    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    gateway = gateway_of(request)
+    catalog = await gateway.latest.catalog()
+    if underlying not in catalog.underlyings():
+        raise not_found("underlying", underlying)
+    now_ns = gateway.clock.now_ns()
+    cards = {card.expiry: card for card in catalog.chains_of(underlying).values()}
+    card_of_list = catalog.listed.get(underlying)
+    days = sorted({*cards, *(card_of_list.expiries if card_of_list else ())})
+    to_come = [day for day in days if expiry_ns(date.fromisoformat(day)) >= now_ns]
+    past = [day for day in reversed(days) if day not in to_come]
+    data = []
+    for day in (*to_come, *past):
+        card = cards.get(day)
+        data.append(
+            {
+                "expiry": day,
+                "chain": chain_symbol(underlying, date.fromisoformat(day)),
+                "is_expired": day in past,
+                "ts_ingest": instant(card.ts_ingest, form) if card else None,
+                "n": card.n if card else None,
+                "lot": card.lot if card else None,
+            }
+        )
+    return answer(request, data, {"underlying": underlying, "n": len(data)})
+
+
+@get("/chains/{underlying:str}/{expiry:str}", opt={"scope": "live", "query": _CHAIN})
+async def chain(
+    request: AnyRequest, underlying: FromPath[str], expiry: FromPath[str]
+) -> Response[bytes]:
+    """The newest snapshot of a chain, or that as of an instant; `expiry` may be `nearest`."""
+    query = _CHAIN.parse(request.query_params.multi_items())
+    gateway = gateway_of(request)
+    chain_id = await _chain_id(gateway, underlying, expiry)
+    window = Window(
+        strike_from=query["strike.gte"],
+        strike_to=query["strike.lte"],
+        kind=query["kind"],
+        around=query["around"],
+        fields=query["fields"] or (),
+        in_pairs=query["layout"] == "pairs",
+    )
+    if query["as_of"] is not None:
+        return await _chain_as_of(request, chain_id, query["as_of"], window, query["ts"])
+    symbol = chain_symbol(*chain_id)
+    known = await _known(gateway, symbol)
+    if not isinstance(known, LatestChain):
+        raise not_found("chain", symbol)
+    position = known.position
+    tag = entity_tag(symbol, position.epoch, position.seq, window, query["ts"])
+    unchanged = not_modified(request, tag)
+    if unchanged is not None:
+        return unchanged
+    header = msgspec.structs.asdict(known.header)
+    atm = known.header.aggregates.atm_strike or known.header.forward or known.header.spot
+    rows, n = select_rows(known.rows, known.header.n, window, atm)
+    meta = with_instants(
+        header | _position(known) | {"rows": n, "coverage": _one_snapshot(known.header.ts_ingest)},
+        query["ts"],
+    )
+    meta["coverage"] = with_instants(meta["coverage"], query["ts"])
+    return answer(request, rows, meta, tag=tag)
+
+
+@get("/contracts/{symbol:str}", opt={"scope": "live", "query": _PLAIN})
+async def contract(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
+    """The newest row of a contract."""
+    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    known = await _known(gateway_of(request), symbol)
+    if not isinstance(known, LatestContract):
+        raise not_found("contract", symbol)
+    tag = entity_tag(symbol, known.position.epoch, known.position.seq, form)
+    return not_modified(request, tag) or answer(
+        request, known.row, with_instants(_contract_meta(known), form), tag=tag
+    )
+
+
+@get("/snapshots", opt={"scope": "live", "query": _SNAPSHOTS})
+async def snapshots(request: AnyRequest) -> Response[bytes]:
+    """The newest values of many symbols; `meta.missing` names those that have none."""
+    query = _SNAPSHOTS.parse(request.query_params.multi_items())
+    ids = query["ids"]
+    if ids is None:
+        raise invalid_parameter("ids", "needed")
+    for symbol in ids:
+        _parsed(symbol)
+    texts = await gateway_of(request).latest.texts(ids)
+    data = [
+        _snapshot(symbol, text, query["ts"])
+        for symbol, text in zip(ids, texts, strict=True)
+        if text is not None
+    ]
+    missing = [symbol for symbol, text in zip(ids, texts, strict=True) if text is None]
+    return answer(request, data, {"n": len(data), "missing": missing})
+
+
+@get("/snapshots/{symbol:str}", opt={"scope": "live", "query": _PLAIN})
+async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
+    """The newest value of one symbol, of whichever kind."""
+    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    _parsed(symbol)
+    text = (await gateway_of(request).latest.texts([symbol]))[0]
+    if text is None:
+        raise not_found("symbol", symbol)
+    return answer(request, _snapshot(symbol, text, form), {})
+
+
+async def _known(gateway: Gateway, symbol: str) -> Any:
+    """What Redis holds of a symbol. Raises ApiError 404."""
+    _parsed(symbol)
+    text = (await gateway.latest.texts([symbol]))[0]
+    if text is None:
+        raise not_found("symbol", symbol)
+    return decode_latest(symbol, text)
+
+
+def _parsed(symbol: str) -> ContractId | ChainId | str:
+    try:
+        return parse_symbol(symbol)
+    except DecodeError:
+        raise not_found("symbol", symbol) from None
+
+
+async def _chain_id(gateway: Gateway, underlying: str, expiry: str) -> ChainId:
+    if not isinstance(_parsed(underlying), str):
+        raise not_found("underlying", underlying)
+    if expiry == "nearest":
+        symbol = (await gateway.latest.catalog()).nearest(underlying, gateway.clock.now_ns())
+        parts = _parsed(symbol) if symbol else None
+        if not isinstance(parts, ChainId):
+            raise not_found("underlying", underlying)
+        return parts
+    try:
+        if not _EXPIRY.match(expiry):
+            raise ValueError(expiry)
+        return ChainId(underlying, date.fromisoformat(expiry))
+    except ValueError:
+        detail = "expiry: want 2026-01-27, 20260127 or nearest"
+        errors = [{"parameter": "expiry", "detail": "want 2026-01-27, 20260127 or nearest"}]
+        raise ApiError(400, "invalid_path", detail, errors=errors) from None
+
+
+async def _chain_as_of(
+    request: AnyRequest, chain_id: ChainId, at_ns: int, window: Window, form: str
+) -> Response[bytes]:
+    database = gateway_of(request).database
+    if database is None:
+        raise StoreUnavailable("no database is configured")
+    found = await database.chain_as_of(chain_id.underlying, chain_id.expiry, at_ns)
+    if found is None:
+        raise not_found("snapshot", chain_symbol(*chain_id))
+    header, legs = found
+    atm = header["atm_strike"] or header["forward"] or header["spot"]
+    encoded = msgspec.Raw(
+        msgspec.json.encode([{name: leg.get(name) for name in ROW_FIELDS} for leg in legs])
+    )
+    rows, n = select_rows(encoded, len(legs), window, atm)
+    meta = dict(header) | {"rows": n, "as_of": instant(at_ns, form)}
+    meta["coverage"] = with_instants(_one_snapshot(header["ts_ingest"]), form)
+    return answer(request, rows, with_instants(meta, form))
+
+
+def _underlying(symbol: str, text: bytes | None, catalog: Catalog, form: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"symbol": symbol, "spot": None, "ts_ingest": None, "ts_event": None}
+    if text is not None:
+        known = decode_latest(symbol, text)
+        if isinstance(known, LatestUnderlying):
+            values |= msgspec.structs.asdict(known.snapshot)
+    values["chains"] = len(catalog.chains_of(symbol))
+    return with_instants(values, form)
+
+
+def _position(known: LatestChain | LatestContract) -> dict[str, Any]:
+    position = known.position
+    return {"epoch": position.epoch, "seq": position.seq, "ts_enrich": position.ts_enrich}
+
+
+def _contract_meta(known: LatestContract) -> dict[str, Any]:
+    names = ("symbol", "chain", "ts_ingest", "ts_event", "spot", "forward")
+    return {name: getattr(known, name) for name in names} | _position(known)
+
+
+def _one_snapshot(ts_ingest: int) -> dict[str, Any]:
+    """What is known of a single snapshot's coverage: it is there."""
+    return {"snapshots": 1, "ts_first": ts_ingest, "ts_last": ts_ingest, "complete": None}
+
+
+def _snapshot(symbol: str, text: bytes, form: str) -> dict[str, Any]:
+    known = decode_latest(symbol, text)
+    position = known.position
+    values: dict[str, Any] = {"type": known.type, "symbol": symbol, "epoch": position.epoch}
+    values |= {"seq": position.seq, "ts_enrich": position.ts_enrich}
+    if isinstance(known, LatestChain):
+        header = with_instants(msgspec.structs.asdict(known.header), form)
+        values |= {"ts_ingest": known.header.ts_ingest, "header": header, "rows": known.rows}
+    elif isinstance(known, LatestContract):
+        values |= _contract_meta(known) | {"rows": [known.row]}
+    else:
+        rows = [with_instants(msgspec.structs.asdict(known.snapshot), form)]
+        values |= {"ts_ingest": known.snapshot.ts_ingest, "rows": rows}
+    return with_instants(values, form)

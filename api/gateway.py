@@ -1,0 +1,54 @@
+"""What every part of the gateway shares, made once by the composition root."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from litestar.connection import ASGIConnection
+
+from api.auth import Verifier
+from api.backlog import BACKLOG_BYTES
+from api.hub import Hub
+from pipeline.clock import Clock
+from pipeline.config import Settings
+from pipeline.database import Database
+from pipeline.latest import Latest
+from pipeline.telemetry import Counter, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a socket session, each with its reason in `docs/api.md`."""
+
+    channels: int = 1_000
+    operations_per_s: float = 10.0
+    operations_burst: int = 20
+    message_bytes: int = 64 * 1024
+    authenticate_s: float = 10.0
+    heartbeat_s: float = 15.0
+    stalled_s: float = 30.0
+    backlog_bytes: int = BACKLOG_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway's parts; handlers find it as `app.state.gateway`."""
+
+    settings: Settings
+    clock: Clock
+    telemetry: Telemetry
+    latest: Latest
+    database: Database | None
+    verifier: Verifier
+    hub: Hub
+    requests: Counter
+    messages_sent: Counter
+    limits: Limits = field(default_factory=Limits)
+    # The task of each open socket session, and the future that ends it.
+    sessions: "dict[asyncio.Task[Any], asyncio.Future[Any]]" = field(default_factory=dict)
+
+
+def gateway_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Gateway:
+    """The gateway that serves a request or a socket."""
+    gateway: Gateway = connection.app.state.gateway
+    return gateway

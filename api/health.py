@@ -1,0 +1,88 @@
+"""Whether the gateway lives, and whether it is of use: what is away, how old the newest data is."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Response, get
+
+from api.answers import AnyRequest
+from api.gateway import Gateway, gateway_of
+from pipeline.clock import SECOND_NS, to_rfc3339
+from pipeline.errors import DecodeError, StockifyError
+
+CHECK_S = 2.0  # a part that has not answered by then is called away
+
+
+@get("/healthz", opt={"is_open": True})
+async def healthz() -> Response[bytes]:
+    """The process lives; says nothing of what it depends on."""
+    body = msgspec.json.encode({"status": "alive"})
+    return Response(body, media_type=MediaType.JSON, headers={"Cache-Control": "no-store"})
+
+
+@get("/readyz", opt={"is_open": True})
+async def readyz(request: AnyRequest) -> Response[bytes]:
+    """Whether Redis and Postgres answer, and the age of the newest data; 503 when not ready."""
+    report = await readiness(gateway_of(request))
+    return Response(
+        msgspec.json.encode(report),
+        status_code=200 if report["status"] != "not_ready" else 503,
+        media_type=MediaType.JSON,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def readiness(gateway: Gateway) -> dict[str, Any]:
+    """`ready`, `degraded` (of use, but something is wrong) or `not_ready`, each with `reasons`."""
+    redis, database = await asyncio.gather(_redis(gateway), _database(gateway))
+    away = [part["reason"] for part in (redis, database) if not part["is_up"]]
+    notes = []
+    if redis["is_up"]:
+        if gateway.hub.is_notifying is not True:
+            notes.append("Redis does not tell of changes (notify-keyspace-events wants K and $)")
+        if not gateway.hub.is_connected:
+            notes.append("the subscription to Redis is being restored")
+    data = redis.pop("data", {})
+    if not data:
+        notes.append("no data yet")
+    status = "not_ready" if away else "degraded" if notes else "ready"
+    checks = {
+        "redis": redis,
+        "database": database,
+        "notifications": {
+            "is_up": gateway.hub.is_notifying is True,
+            "is_subscribed": gateway.hub.is_connected,
+        },
+    }
+    return {"status": status, "reasons": away + notes, "checks": checks, "data": data}
+
+
+async def _redis(gateway: Gateway) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            catalog = await gateway.latest.catalog()
+    except (StockifyError, TimeoutError) as error:
+        if isinstance(error, DecodeError):
+            return {"is_up": True, "reason": str(error), "data": {}}
+        return {"is_up": False, "reason": "Redis does not answer"}
+    now_ns = gateway.clock.now_ns()
+    newest: dict[str, int] = {}
+    for card in catalog.chains.values():
+        newest[card.underlying] = max(card.ts_ingest, newest.get(card.underlying, 0))
+    data = {
+        name: {"ts_ingest": to_rfc3339(ts), "age_s": round((now_ns - ts) / SECOND_NS, 3)}
+        for name, ts in sorted(newest.items())
+    }
+    return {"is_up": True, "data": data}
+
+
+async def _database(gateway: Gateway) -> dict[str, Any]:
+    if gateway.database is None:
+        return {"is_up": False, "reason": "no database is configured"}
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await gateway.database.ping()
+    except (StockifyError, TimeoutError):
+        return {"is_up": False, "reason": "Postgres does not answer"}
+    return {"is_up": True}

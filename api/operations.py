@@ -1,0 +1,135 @@
+"""What a client may say on the socket: one object a message, decoded strictly.
+
+Pure: knows no connection. A message that is no object at all ends the session; one that asks for
+something that does not exist is answered with an error.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.hub import Channel
+from pipeline.errors import DecodeError
+from pipeline.frames import ROW_FIELDS
+from pipeline.models import ChainId, ContractId, parse_symbol
+
+Id = int | str | None
+Interval = Literal[0, 100, 250, 1000]
+INTERVALS: tuple[int, ...] = (0, 100, 250, 1000)
+
+
+class _Operation(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="op",
+    tag=str.lower,
+    forbid_unknown_fields=True,
+):
+    id: Id = None
+
+
+class Auth(_Operation, frozen=True):
+    """Says who the client is; again before the token expires."""
+
+    token: str
+
+
+class Since(msgspec.Struct, frozen=True):
+    """A position from which a client would resume."""
+
+    epoch: str
+    seq: int
+
+
+class Subscribe(_Operation, frozen=True):
+    """Asks for channels; `fields` cuts the rows of chains and contracts."""
+
+    channels: list[str]
+    interval_ms: Interval = 250
+    fields: list[str] = []
+    since: dict[str, Since] = {}
+
+
+class Unsubscribe(_Operation, frozen=True):
+    """Ends channels."""
+
+    channels: list[str]
+
+
+class Resync(_Operation, frozen=True):
+    """Asks for a new snapshot of channels, or of all."""
+
+    channels: list[str] | None = None
+
+
+class Ping(_Operation, frozen=True):
+    """Asks for a sign of life."""
+
+
+Operation = Auth | Subscribe | Unsubscribe | Resync | Ping
+_NAMES = ("auth", "subscribe", "unsubscribe", "resync", "ping")
+
+
+class Malformed(Exception):
+    """The message is no object of the protocol's encoding."""
+
+
+class Refused(Exception):
+    """The message asks for what does not exist; `code` and the text tell the client."""
+
+    def __init__(self, code: str, detail: str, operation_id: Id = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.operation_id = operation_id
+
+
+def decode_operation(event: dict[str, Any], is_msgpack: bool) -> Operation:
+    """The operation in a received message. Raises Malformed or Refused."""
+    text, packed = event.get("text"), event.get("bytes")
+    try:
+        if text is not None:
+            message = msgspec.json.decode(text)
+        elif packed is not None and is_msgpack:
+            message = msgspec.msgpack.decode(packed)
+        else:
+            raise Malformed("this subprotocol has text messages only")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Malformed("not a message") from None
+    if not isinstance(message, dict):
+        raise Malformed("a message is one object")
+    operation_id = message.get("id")
+    if not isinstance(operation_id, int | str | None):
+        operation_id = None
+    if message.get("op") not in _NAMES:
+        raise Refused("unknown_op", f"there are: {', '.join(_NAMES)}", operation_id)
+    try:
+        operation: Operation = msgspec.convert(message, Operation)
+    except msgspec.ValidationError as error:
+        raise Refused("invalid_op", str(error), operation_id) from None
+    return operation
+
+
+def parse_fields(names: list[str]) -> tuple[str, ...]:
+    """The row fields asked for, in the order of the rows. Raises Refused."""
+    unknown = [name for name in names if name not in ROW_FIELDS]
+    if unknown:
+        raise Refused("unknown_field", f"no such field: {', '.join(unknown)[:200]}")
+    return tuple(name for name in ROW_FIELDS if name in names and name != "symbol")
+
+
+def parse_channel(name: str) -> Channel:
+    """A channel by its name; `chain:NIFTY-nearest` keeps `nearest`. Raises Refused."""
+    kind, _, symbol = name.partition(":")
+    if kind == "chain" and symbol.endswith("-nearest"):
+        return Channel(kind, symbol)
+    try:
+        parts = parse_symbol(symbol)
+    except DecodeError as error:
+        raise Refused("malformed_channel", str(error)[:200]) from None
+    actual = {ContractId: "contract", ChainId: "chain"}.get(type(parts), "underlying")
+    if kind not in ("underlying", "chain", "contract"):
+        raise Refused("unknown_channel", "there are: underlying:, chain: and contract:")
+    if kind != actual:
+        raise Refused("malformed_channel", f"{symbol[:80]!r} is no {kind}")
+    return Channel(kind, symbol)

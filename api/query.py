@@ -1,0 +1,177 @@
+"""Query parameters: declared once a route, parsed strictly, and described in the OpenAPI document.
+
+An unknown, repeated or malformed parameter is an error that names it; nothing is ever ignored.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from datetime import time as time_of_day
+from typing import Any
+
+import msgspec
+
+from api.errors import ApiError
+from pipeline.clock import IST, to_ns
+
+LIMIT_MAXIMUM = 10_000
+LIMIT_DEFAULT = 1_000
+_LAST_NS = 2**63 - 1
+_AROUND = re.compile(r"^(?:atm)?\s*(?:±|\+/?-|\+|-)?\s*(\d{1,4})$", re.IGNORECASE)
+_DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
+_BARE_PLUS = re.compile(r" (\d{2}:\d{2})$")  # an unescaped + arrives as a space
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One query parameter; `parse` raises ValueError with words for the client."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    parse: Callable[[str], Any]
+    default: Any = None
+
+
+class Query:
+    """The parameters of a route."""
+
+    def __init__(self, *parameters: Parameter) -> None:
+        self.parameters = parameters
+        self._by_name = {parameter.name: parameter for parameter in parameters}
+
+    def parse(self, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """Every parameter's value by name, its default where not given. Raises ApiError 400."""
+        values: dict[str, Any] = {}
+        errors: list[dict[str, str]] = []
+        for name, text in pairs:
+            parameter = self._by_name.get(name)
+            if parameter is None:
+                errors.append({"parameter": name[:80], "detail": self._unknown()})
+            elif name in values:
+                errors.append({"parameter": name, "detail": "given more than once"})
+            else:
+                try:
+                    values[name] = parameter.parse(text)
+                except (ValueError, OverflowError) as error:
+                    errors.append({"parameter": name, "detail": str(error)})
+                    values[name] = None
+        if errors:
+            detail = "; ".join(f"{error['parameter']}: {error['detail']}" for error in errors)
+            raise ApiError(400, "invalid_query", detail, errors=errors)
+        return {name: values.get(name, known.default) for name, known in self._by_name.items()}
+
+    def _unknown(self) -> str:
+        names = ", ".join(self._by_name) or "none"
+        return f"no such parameter; there are: {names}"
+
+
+def number(name: str, description: str) -> Parameter:
+    """A finite decimal number."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("want a number") from None
+        if not math.isfinite(value):
+            raise ValueError("want a finite number")
+        return value
+
+    return Parameter(name, description, {"type": "number"}, parse)
+
+
+def limit() -> Parameter:
+    """How many rows a page has."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LIMIT_MAXIMUM:
+            raise ValueError(f"want a whole number from 1 to {LIMIT_MAXIMUM}")
+        return int(text)
+
+    schema = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAXIMUM, "default": LIMIT_DEFAULT}
+    return Parameter("limit", "rows a page", schema, parse, LIMIT_DEFAULT)
+
+
+def choice(name: str, description: str, *words: str, default: str | None = None) -> Parameter:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"want one of {', '.join(words)}")
+        return text
+
+    schema: dict[str, Any] = {"type": "string", "enum": list(words)}
+    if default is not None:
+        schema["default"] = default
+    return Parameter(name, description, schema, parse, default)
+
+
+def listed(name: str, description: str, *, at_most: int, known: Iterable[str] = ()) -> Parameter:
+    """Names, comma-separated; where `known` says which there are, no others."""
+    names = tuple(known)
+
+    def parse(text: str) -> tuple[str, ...]:
+        parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        unknown = [part for part in parts if names and part not in names]
+        if unknown:
+            raise ValueError(f"no such name: {', '.join(unknown)[:200]}")
+        if not 1 <= len(parts) <= at_most:
+            raise ValueError(f"want 1 to {at_most} names, comma-separated")
+        return parts
+
+    return Parameter(name, description, {"type": "string"}, parse)
+
+
+def instant(name: str, description: str) -> Parameter:
+    """An instant: RFC 3339, an exchange day, or integer ns."""
+    text = f"{description}: RFC 3339, a date (start of the exchange's day), or integer ns UTC"
+    return Parameter(name, text, {"type": "string"}, parse_instant)
+
+
+def around() -> Parameter:
+    """A window of strikes round the money."""
+
+    def parse(text: str) -> int:
+        match = _AROUND.match(text.strip())
+        if match is None:
+            raise ValueError("want atm±n, for example atm±10")
+        return int(match[1])
+
+    return Parameter("around", "n strikes on each side of the money", {"type": "string"}, parse)
+
+
+def text(name: str, description: str, *, at_most: int) -> Parameter:
+    """Text of a bounded length."""
+
+    def parse(value: str) -> str:
+        if not 1 <= len(value) <= at_most:
+            raise ValueError(f"want 1 to {at_most} characters")
+        return value
+
+    return Parameter(name, description, {"type": "string", "maxLength": at_most}, parse)
+
+
+def times() -> Parameter:
+    """The form of the instants in the answer."""
+    words = ("rfc3339", "ns", "ms")
+    return choice("ts", "form of every instant in the answer", *words, default="rfc3339")
+
+
+def parse_instant(text: str) -> int:
+    """ns UTC. Raises ValueError with words for the client."""
+    try:
+        if text.isascii() and text.isdigit():
+            ns = int(text) if len(text) <= 19 else _LAST_NS + 1
+        elif _DAY.match(text):
+            ns = to_ns(datetime.combine(date.fromisoformat(text), time_of_day(), IST))
+        else:
+            moment = datetime.fromisoformat(_BARE_PLUS.sub(r"+\1", text))
+            if moment.tzinfo is None or "T" not in text.upper():
+                raise ValueError(text)
+            ns = to_ns(moment)
+    except (ValueError, OverflowError):
+        raise ValueError("want RFC 3339 with an offset, a date, or integer ns") from None
+    if not 0 <= ns <= _LAST_NS:
+        raise ValueError("outside 1970 to 2262")
+    return ns
