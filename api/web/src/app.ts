@@ -1,7 +1,8 @@
 // The page as a whole: which chain is chosen, what its messages change, when what is drawn.
 
 import { Chain, type Header, LEG_FIELDS, type Leg } from "./chain.ts";
-import { COLUMN_SETS, type Column, NARROW_SETS, type SetName } from "./columns.ts";
+import { MarketClock } from "./clock.ts";
+import { COLUMN_SETS, type SetName } from "./columns.ts";
 import { type Link, connectionPill } from "./connection.ts";
 import { byId, say } from "./document.ts";
 import { Feed } from "./feed.ts";
@@ -11,7 +12,7 @@ import { ChainGrid } from "./grid.ts";
 import { Picker } from "./picker.ts";
 import { InterestPlot, SmilePlot, type SmileView } from "./plots.ts";
 import { PriceChart } from "./price.ts";
-import type { Snapshot, Update } from "./protocol.ts";
+import type { Snapshot, UnderlyingRow, Update } from "./protocol.ts";
 import { Problem, Rest } from "./rest.ts";
 import { SignIn } from "./signin.ts";
 import * as session from "./session.ts";
@@ -20,11 +21,6 @@ import { Summary } from "./summary.ts";
 const INTERVAL_MS = 250; // a person sees no more than four changes a second
 const TICK_MS = 500; // also how often the plots follow, which cost more than cells
 const RELOAD_EVERY_MS = 60_000; // new expiries appear, and old ones go, while the page is open
-const NARROW = matchMedia("(max-width: 640px)");
-
-interface UnderlyingMessage {
-  readonly snapshot?: { readonly spot: number | null; readonly ts_ingest: number };
-}
 
 export class App {
   readonly #chain = new Chain();
@@ -34,6 +30,7 @@ export class App {
   readonly #price = new PriceChart(byId("price"));
   readonly #summary = new Summary();
   readonly #figures = new Figures();
+  readonly #clock = new MarketClock();
   readonly #signIn = new SignIn((token) => this.#enter(token));
   readonly #picker = new Picker((underlying, expiry) => this.#choose(underlying, expiry));
   readonly #rest = new Rest(() => this.#token);
@@ -61,12 +58,13 @@ export class App {
       onMessage: (message) => this.#receive(message),
       onRepair: () => this.#figures.noteRepair(),
       onRefusal: (channel, detail) => this.#refused(channel, detail),
+      onTime: (server, local) => this.#clock.note(server, local),
     });
   }
 
   /** Starts everything: with the token of this tab, or by asking for one. */
   start(): void {
-    this.#grid.choose(this.#columnSet());
+    this.#grid.choose(COLUMN_SETS[this.#columns]);
     this.#listen();
     const token = session.takeToken();
     if (token) void this.#enter(token);
@@ -86,9 +84,14 @@ export class App {
     });
     byId("columns").addEventListener("change", (event) => {
       this.#columns = (event.target as HTMLInputElement).value as SetName;
-      this.#chooseColumns();
+      const { scrollTop } = byId("grid");
+      this.#grid.choose(COLUMN_SETS[this.#columns]);
+      this.#drawAll(scrollTop);
     });
-    NARROW.addEventListener("change", () => this.#chooseColumns());
+    new ResizeObserver(() => {
+      const { scrollTop } = byId("grid");
+      if (this.#grid.fit()) this.#drawAll(scrollTop);
+    }).observe(byId("grid"));
     byId("smile-view").addEventListener("change", (event) => {
       this.#smile.choose((event.target as HTMLInputElement).value as SmileView);
       this.#plotsAreDue = true;
@@ -131,7 +134,7 @@ export class App {
     const chain = `chain:${underlying}-${expiry.replaceAll("-", "")}`;
     if (chain === this.#channel) return;
     this.#channel = chain;
-    this.#forget(`Waiting for ${underlying} ${date(expiry)}…`);
+    this.#forget(`Waiting for the first snapshot of ${underlying} ${date(expiry)}…`);
     document.title = `${underlying} ${date(expiry)} · Stockify`;
     this.#feed.want([chain, `underlying:${underlying}`]);
     if (underlying !== this.#underlying) {
@@ -139,7 +142,7 @@ export class App {
       [this.#spot, this.#firstOfDay, this.#spotAt] = [null, null, 0];
       this.#summary.showSpot(null, null);
       this.#price.clear();
-      void this.#loadHistory(underlying);
+      void this.#loadHistory(underlying, expiry);
     }
   }
 
@@ -157,14 +160,17 @@ export class App {
     this.#toMoney.hidden = true;
   }
 
-  async #loadHistory(underlying: string): Promise<void> {
+  async #loadHistory(underlying: string, expiry: string): Promise<void> {
+    const today = startOfIndianDay(this.#clock.at(Date.now()));
     try {
-      const points = await this.#rest.history(underlying, startOfIndianDay(Date.now()));
-      if (underlying !== this.#underlying || points.length === 0) return;
+      const [points, first] = await Promise.all([
+        this.#rest.prices(underlying, expiry, today),
+        this.#rest.firstPrice(underlying, today),
+      ]);
+      if (underlying !== this.#underlying) return;
       this.#price.load(points);
-      const first = points.reduce((a, b) => (b.at < a.at ? b : a));
-      this.#firstOfDay = first.price;
-      this.#summary.showSpot(this.#spot, this.#firstOfDay);
+      this.#firstOfDay = first;
+      this.#summary.showSpot(this.#spot, first);
     } catch (error) {
       if (error instanceof Problem && error.isAboutToken) this.#failed(error);
       else console.warn("no history of the price:", String(error)); // candles then begin now
@@ -173,6 +179,7 @@ export class App {
 
   #linked(link: Link, detail: string | null): void {
     this.#link = link;
+    if (link === "connecting") this.#clock.reset();
     if (link === "refused") {
       session.forgetToken();
       this.#token = null;
@@ -182,35 +189,45 @@ export class App {
   }
 
   #refused(channel: string, detail: string): void {
-    if (channel === this.#channel && this.#chain.size === 0) say(this.#empty, detail);
+    if (channel !== this.#channel) return;
+    this.#channel = null; // the next reading of the lists asks for it again
+    this.#feed.want([]);
+    if (this.#chain.size === 0) say(this.#empty, `${channel.replace("chain:", "")}: ${detail}`);
   }
 
   #receive(message: Snapshot | Update): void {
     if (message.channel === this.#channel) this.#receiveChain(message);
     else if (message.channel === `underlying:${this.#underlying}`) {
-      const { snapshot } = message as UnderlyingMessage;
-      if (snapshot) this.#noteSpot(snapshot.spot, snapshot.ts_ingest / 1e6);
+      for (const { spot, ts_ingest } of message.rows as readonly UnderlyingRow[]) {
+        this.#noteSpot(spot, ts_ingest / 1e6);
+      }
     }
   }
 
   #receiveChain(message: Snapshot | Update): void {
-    const rows: readonly Leg[] = message.rows ?? [];
-    const header: Header | null = message.header ?? null;
-    const isUpdate = message.type === "update";
-    if (!isUpdate && header) {
+    const { header } = message;
+    const rows = message.rows as readonly Leg[];
+    if (!header) return;
+    if (message.type === "snapshot") {
       this.#chain.replace(header, rows);
       this.#touched = null;
       this.#mayFlash = false;
     } else {
-      for (const strike of this.#chain.merge(header, rows)) this.#touched?.add(strike);
+      const changed = this.#chain.merge(header, rows);
+      const gone = this.#chain.remove(message.removed ?? []);
+      for (const strike of [...changed, ...gone]) this.#touched?.add(strike);
       this.#mayFlash = this.#touched !== null;
     }
-    if (header) {
-      const at = header.ts_ingest / 1e6;
-      this.#figures.note(at, Date.now(), rows.length, isUpdate);
-      this.#noteSpot(header.spot, at);
-    }
+    this.#noteChain(header, message.type === "update" ? rows.length : null);
     this.#frame ||= requestAnimationFrame(() => this.#draw());
+  }
+
+  #noteChain({ ts_ingest, spot }: Header, legs: number | null): void {
+    const at = ts_ingest / 1e6;
+    const now = Date.now();
+    const delay_ms = legs === null ? null : (this.#clock.at(now) - at) / this.#clock.rate;
+    this.#figures.note(at, now, legs ?? 0, delay_ms);
+    this.#noteSpot(spot, at);
   }
 
   #noteSpot(spot: number | null, at: number): void {
@@ -247,20 +264,15 @@ export class App {
 
   #tick(): void {
     const now = Date.now();
-    this.#figures.show(now);
+    const market = this.#clock.at(now);
+    this.#figures.show(market, now);
     const { spacing_s } = this.#figures;
-    const age_s = this.#figures.age_s(now);
+    const age_s = this.#figures.age_s(market);
     this.#summary.showPill(connectionPill({ link: this.#link, age_s, spacing_s }));
     this.#drawPlots();
   }
 
-  #columnSet(): readonly Column[] {
-    return (NARROW.matches ? NARROW_SETS : COLUMN_SETS)[this.#columns];
-  }
-
-  #chooseColumns(): void {
-    const { scrollTop } = byId("grid");
-    this.#grid.choose(this.#columnSet());
+  #drawAll(scrollTop: number): void {
     this.#touched = null;
     this.#mayFlash = false;
     this.#draw();

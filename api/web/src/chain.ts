@@ -103,6 +103,24 @@ export class Chain {
     this.merge(header, rows);
   }
 
+  /** Forgets contracts that are listed no longer; returns the strikes they belonged to. */
+  remove(symbols: readonly string[]): Set<number> {
+    const touched = new Set<number>();
+    for (const symbol of symbols) {
+      const leg = this.#legs.get(symbol);
+      const pair = leg && this.#pairs.get(leg.strike);
+      if (!leg || !pair) continue;
+      this.#legs.delete(symbol);
+      pair[leg.kind] = null;
+      touched.add(leg.strike);
+      if (!pair.call && !pair.put) {
+        this.#pairs.delete(leg.strike);
+        this.#sorted = null;
+      }
+    }
+    return touched;
+  }
+
   /** Takes changed legs over what is known; returns the strikes they belong to. */
   merge(header: Header | null, rows: readonly Leg[]): Set<number> {
     if (header) this.header = header;

@@ -1,4 +1,5 @@
-// What the grid can show of a leg: columns, their words, and the sets a person chooses from. Pure.
+// What the grid can show of a leg: columns, the sets a person chooses from, and which of them fit
+// a width. Pure.
 
 import type { Leg } from "./chain.ts";
 import * as format from "./format.ts";
@@ -7,8 +8,10 @@ export interface Column {
   readonly id: string;
   readonly head: string;
   readonly title: string;
-  /** Share of the width. */
-  readonly weight: number;
+  /** Least width, in digits as `digitsOf` counts them; a wider number makes its column wider. */
+  readonly digits: number;
+  /** Where room is short, the columns with the highest rank go first, equal ones together. */
+  readonly rank: number;
   readonly value: (leg: Leg) => number | null;
   readonly text: (value: number | null) => string;
   /** Whether a change of the value flashes. */
@@ -17,55 +20,80 @@ export interface Column {
   readonly hasBar: boolean;
 }
 
-type Extra = Partial<Pick<Column, "weight" | "flashes" | "hasBar">>;
+export const STRIKE_DIGITS = 6;
+export const CELL_PADDING_PX = 9; // as styles.css says, both sides, and a hair
+
+type Shape = Partial<Pick<Column, "flashes" | "hasBar">> & Pick<Column, "digits" | "rank">;
 
 function column(
   id: keyof Leg,
   head: string,
   title: string,
   text: Column["text"],
-  extra: Extra = {},
+  shape: Shape,
 ): Column {
   const value = (leg: Leg): number | null => leg[id] as number | null;
-  return { id, head, title, text, value, weight: 6, flashes: false, hasBar: false, ...extra };
+  return { id, head, title, text, value, flashes: false, hasBar: false, ...shape };
 }
 
 const decimals = (digits: number) => (value: number | null) => format.fixed(value, digits);
 const percent = (value: number | null): string => format.percent(value);
 
-const openInterest = column(
-  "open_interest",
-  "OI",
-  "open interest, units",
-  format.quantity,
-  { weight: 7, hasBar: true },
-);
+const openInterest = column("open_interest", "OI", "open interest, units", format.quantity, {
+  digits: 5.5,
+  rank: 3,
+  hasBar: true,
+});
 const volume = column("volume", "Vol", "traded in this session, units", format.quantity, {
-  weight: 6.5,
+  digits: 5.5,
+  rank: 7,
 });
 const iv = column("iv", "IV %", "implied volatility on the parity forward, % per year", percent, {
-  weight: 5.5,
+  digits: 4.5,
+  rank: 2,
 });
 const ivProvider = column(
   "iv_provider",
   "Prov. IV",
   "the provider's own implied volatility, % per year",
   percent,
+  { digits: 6, rank: 2 },
 );
-const delta = column("delta", "Δ", "delta, on the forward", decimals(2), { weight: 5 });
-const last = column("last", "LTP", "last traded price", format.price, {
-  weight: 7.5,
-  flashes: true,
+const delta = column("delta", "Δ", "delta, on the forward", decimals(2), { digits: 4, rank: 6 });
+const deltaProvider = column(
+  "delta_provider",
+  "Prov. Δ",
+  "the provider's delta, on spot",
+  decimals(2),
+  { digits: 5.5, rank: 7 },
+);
+const priceShape = { digits: 6.5, flashes: true };
+const last = column("last", "LTP", "last traded price", format.price, { ...priceShape, rank: 1 });
+const bid = column("bid", "Bid", "best bid", format.price, { ...priceShape, rank: 5 });
+const ask = column("ask", "Ask", "best ask", format.price, { ...priceShape, rank: 5 });
+const gamma = column("gamma", "Γ", "gamma, per rupee", decimals(5), { digits: 6.5, rank: 8 });
+const theta = column("theta", "Θ", "theta, rupees per calendar day", decimals(2), {
+  digits: 5.5,
+  rank: 5,
 });
-const bid = column("bid", "Bid", "best bid", format.price, { weight: 7.5, flashes: true });
-const ask = column("ask", "Ask", "best ask", format.price, { weight: 7.5, flashes: true });
+const vega = column("vega", "Vega", "vega, rupees per vol point", decimals(2), {
+  digits: 4.5,
+  rank: 3,
+});
+const rho = column("rho", "ρ", "rho, rupees per percentage point", decimals(2), {
+  digits: 4.5,
+  rank: 9,
+});
 
 const changeOfInterest: Column = {
-  ...column("open_interest", "OI chg", "open interest since yesterday's close", format.quantity),
+  ...openInterest,
   id: "open_interest_change",
-  weight: 7,
+  head: "OI chg",
+  title: "open interest since yesterday's close, units",
+  rank: 8,
+  hasBar: false,
   value: ({ open_interest: now, previous_open_interest: before }) =>
-    now === null || before === null ? null : now - before,
+    now == null || before == null ? null : now - before,
 };
 
 export type SetName = "quotes" | "greeks" | "compare";
@@ -73,32 +101,30 @@ export type SetName = "quotes" | "greeks" | "compare";
 /** Columns from the outside to the strike, of the call side; the put side mirrors them. */
 export const COLUMN_SETS: Readonly<Record<SetName, readonly Column[]>> = {
   quotes: [openInterest, volume, iv, delta, last, bid, ask],
-  greeks: [
-    column("rho", "ρ", "rho, rupees per percentage point", decimals(2), { weight: 5.5 }),
-    column("vega", "Vega", "vega, rupees per vol point", decimals(2), { weight: 5.5 }),
-    column("theta", "Θ", "theta, rupees per calendar day", decimals(2), { weight: 6 }),
-    column("gamma", "Γ", "gamma, per rupee", decimals(5), { weight: 6.5 }),
-    delta,
-    iv,
-    last,
-  ],
-  compare: [
-    changeOfInterest,
-    column("delta_provider", "Prov. Δ", "the provider's delta, on spot", decimals(2)),
-    delta,
-    ivProvider,
-    iv,
-    last,
-  ],
+  greeks: [rho, vega, theta, gamma, delta, iv, last],
+  compare: [changeOfInterest, deltaProvider, delta, ivProvider, iv, last],
 };
 
-/** The few columns that fit beside each other on a phone. */
-export const NARROW_SETS: Readonly<Record<SetName, readonly Column[]>> = {
-  quotes: [openInterest, iv, last],
-  greeks: [
-    column("theta", "Θ", "theta, rupees per calendar day", decimals(1)),
-    column("vega", "Vega", "vega, rupees per vol point", decimals(1)),
-    delta,
-  ],
-  compare: [ivProvider, iv, last],
-};
+/** How many digits wide a number is; points and commas are about half as wide as a digit. */
+export function digitsOf(text: string): number {
+  let digits = 0;
+  for (const character of text) digits += character === "." || character === "," ? 0.5 : 1;
+  return digits;
+}
+
+/** Those of a set that fit beside their mirror image, in order; `cell_px` is a column's width. */
+export function fitting(
+  columns: readonly Column[],
+  width_px: number,
+  strike_px: number,
+  cell_px: (column: Column) => number,
+): readonly Column[] {
+  let kept = columns;
+  const needed = (): number =>
+    kept.reduce((sum, column) => sum + 2 * cell_px(column), strike_px);
+  while (kept.length > 1 && needed() > width_px) {
+    const worst = Math.max(...kept.map(({ rank }) => rank));
+    kept = kept.filter(({ rank }) => rank < worst);
+  }
+  return kept;
+}

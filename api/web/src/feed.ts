@@ -4,6 +4,7 @@
 import {
   type Ack,
   type Message,
+  type Pong,
   Sequence,
   type Snapshot,
   SUBPROTOCOL,
@@ -15,8 +16,9 @@ import type { Link } from "./connection.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const SILENCE_MS = 40_000; // the server speaks at least every 15 s, with a heartbeat if need be
+const PING_EVERY_MS = 10_000; // reads the server's clock, and proves that the way is open
+const SUBSCRIBE_AGAIN_MS = 2_000;
 const REFUSING_CLOSE_CODES = new Set([4401, 4403]);
-const BAD_TOKEN_CODES = new Set<string | number>([4401, 4403]);
 
 export interface Listener {
   /** The state of the link changed; `detail` says why where a person can do something about it. */
@@ -27,6 +29,8 @@ export interface Listener {
   onRepair(channel: string): void;
   /** A channel was refused. */
   onRefusal(channel: string, detail: string): void;
+  /** The server's market clock showed `server` when the local one showed `local`, both ms. */
+  onTime(server: number, local: number): void;
 }
 
 export class Feed {
@@ -41,7 +45,9 @@ export class Feed {
   #attempt = 0;
   #nextId = 1;
   #authId = 0;
+  #pinged: { readonly id: number; readonly at: number } | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #pingTimer: ReturnType<typeof setInterval> | undefined;
 
   constructor(url: string, interval_ms: number, fields: readonly string[], listener: Listener) {
     this.#url = url;
@@ -107,6 +113,7 @@ export class Feed {
   #handle(message: Message): void {
     switch (message.type) {
       case "hello":
+        this.#listener.onTime(Date.parse(message.ts), Date.now());
         this.#authId = this.#send("auth", { token: this.#token });
         return;
       case "ack":
@@ -120,13 +127,26 @@ export class Feed {
         this.#sequences.get(message.channel)?.reset();
         this.#listener.onRepair(message.channel);
         return;
+      case "pong":
+        this.#timed(message);
+        return;
       case "error":
-        if (message.id === this.#authId || BAD_TOKEN_CODES.has(message.code)) {
-          this.#refuse(message.detail);
-        }
+        console.warn(`the server said ${message.code}: ${message.detail}`);
+        // The latest values may be away for a moment; the same wish is good again then.
+        if (message.code === "unavailable") setTimeout(() => this.#wish(), SUBSCRIBE_AGAIN_MS);
         return;
       default: // a heartbeat, or a message of a later server
     }
+  }
+
+  #timed({ id, ts }: Pong): void {
+    if (this.#pinged?.id !== id) return;
+    const now = Date.now();
+    this.#listener.onTime(Date.parse(ts), (this.#pinged.at + now) / 2);
+  }
+
+  #ping(): void {
+    this.#pinged = { at: Date.now(), id: this.#send("ping", {}) };
   }
 
   #acknowledged(ack: Ack): void {
@@ -137,8 +157,16 @@ export class Feed {
     this.#isAuthenticated = true;
     this.#attempt = 0;
     this.#listener.onLink("open", null);
+    this.#ping();
+    this.#pingTimer = setInterval(() => this.#ping(), PING_EVERY_MS);
+    this.#wish();
+  }
+
+  /** Subscribes to everything that is wanted, from the beginning. */
+  #wish(): void {
+    if (!this.#isAuthenticated || this.#sequences.size === 0) return;
     for (const sequence of this.#sequences.values()) sequence.reset();
-    if (this.#sequences.size) this.#subscribe([...this.#sequences.keys()]);
+    this.#subscribe([...this.#sequences.keys()]);
   }
 
   #judge(message: Snapshot | Update): void {
@@ -146,7 +174,7 @@ export class Feed {
     if (verdict === "apply") this.#listener.onMessage(message);
     if (verdict === "gap") {
       this.#listener.onRepair(message.channel);
-      this.#send("resync", { channel: message.channel });
+      this.#send("resync", { channels: [message.channel] });
     }
   }
 
@@ -196,6 +224,8 @@ export class Feed {
     const socket = this.#socket;
     this.#socket = null;
     this.#isAuthenticated = false;
+    this.#pinged = null;
+    clearInterval(this.#pingTimer);
     socket?.close();
   }
 }

@@ -27,13 +27,13 @@ export class Figures {
     this.#newest = null;
   }
 
-  /** Takes data of an instant (ms, by the server's clock) with so many changed legs. */
-  note(ingested: number, now: number, legs: number, isUpdate: boolean): void {
+  /** Takes data of an instant (market ms); `delay_ms` is on the wall, null for a snapshot. */
+  note(ingested: number, now: number, legs: number, delay_ms: number | null): void {
     if (this.#newest === null || ingested > this.#newest) this.#newest = ingested;
     this.#spacing.note(ingested);
-    if (!isUpdate) return; // a snapshot may be as old as the market's last close
+    if (delay_ms === null) return; // a snapshot may be as old as the market's last close
     this.#counts.push({ at: now, legs });
-    this.#delays.push(Math.max(0, now - ingested));
+    this.#delays.push(Math.max(0, delay_ms));
     if (this.#delays.length > KEPT_DELAYS) this.#delays.shift();
   }
 
@@ -41,6 +41,7 @@ export class Figures {
     this.#repaired += 1;
   }
 
+  /** Age of the newest data at market time `now`, in market seconds. */
   age_s(now: number): number | null {
     return this.#newest === null ? null : Math.max(0, (now - this.#newest) / 1_000);
   }
@@ -49,11 +50,12 @@ export class Figures {
     return this.#spacing.seconds;
   }
 
-  show(now: number): void {
+  /** Writes the figures; `market` is the market's time, `now` the wall's. */
+  show(market: number, now: number): void {
     this.#counts = this.#counts.filter(({ at }) => now - at < RATE_WINDOW_MS);
     const legs = this.#counts.reduce((sum, each) => sum + each.legs, 0);
     const sorted = [...this.#delays].sort((a, b) => a - b);
-    say(this.#age, format.age(this.age_s(now)));
+    say(this.#age, format.age(this.age_s(market)));
     say(this.#latency, format.delay(quantile(sorted, 0.5)));
     say(this.#latencyHigh, format.delay(quantile(sorted, 0.99)));
     const rate = legs / (RATE_WINDOW_MS / 1_000);

@@ -2,11 +2,9 @@
 // is written only when its text, bar or flash changes, so a busy chain of 500 strikes stays smooth.
 
 import type { Chain, Leg, Pair, Side } from "./chain.ts";
-import type { Column } from "./columns.ts";
+import { CELL_PADDING_PX, type Column, STRIKE_DIGITS, digitsOf, fitting } from "./columns.ts";
 import { make } from "./document.ts";
 import { strike as strikeText } from "./format.ts";
-
-const STRIKE_WEIGHT = 7.5;
 
 interface Cell {
   readonly element: HTMLElement;
@@ -29,7 +27,10 @@ export class ChainGrid {
   readonly #head: HTMLElement;
   readonly #body: HTMLElement;
   readonly #rows = new Map<number, Row>();
+  #wanted: readonly Column[] = [];
   #columns: readonly Column[] = [];
+  readonly #widest = new Map<string, number>();
+  #hasOutgrown = false;
   #order: readonly number[] = [];
   #largestBar = 0;
   #atTheMoney: number | null = null;
@@ -44,25 +45,45 @@ export class ChainGrid {
 
   /** Chooses the columns, named for the call side from the outside in; empties the grid. */
   choose(columns: readonly Column[]): void {
-    this.#columns = columns;
-    const weights = columns.map((column) => column.weight);
-    const shares = [...weights, STRIKE_WEIGHT, ...weights.toReversed()];
-    const template = shares.map((weight) => `minmax(0, ${weight}fr)`).join(" ");
-    this.#scroller.style.setProperty("--grid-columns", template);
-    this.#head.replaceChildren(this.#sideRow(), this.#headRow());
-    this.clear();
+    this.#wanted = columns;
+    this.#columns = [];
+    this.fit();
   }
 
+  /** Gives columns the width their numbers need, and drops those for which there is no room. */
+  fit(): boolean {
+    const digit_px = digitWidth(this.#scroller);
+    const cell_px = (digits: number): number => Math.ceil(digits * digit_px + CELL_PADDING_PX);
+    const column_px = (column: Column): number =>
+      cell_px(Math.max(column.digits, this.#widest.get(column.id) ?? 0));
+    const strike_px = cell_px(STRIKE_DIGITS);
+    const width_px = this.#scroller.clientWidth;
+    const columns = fitting(this.#wanted, width_px, strike_px, column_px);
+    const sides = columns.map(column_px);
+    const shares = [...sides, strike_px, ...sides.toReversed()];
+    const template = shares.map((each) => `minmax(0, ${each}fr)`).join(" ");
+    this.#scroller.style.setProperty("--grid-columns", template);
+    if (sameColumns(columns, this.#columns)) return false;
+    this.#columns = columns;
+    this.#head.replaceChildren(this.#sideRow(), this.#headRow());
+    this.#empty();
+    return true;
+  }
+
+  /** Forgets the chain, as before another one. */
   clear(): void {
-    this.#rows.clear();
-    this.#order = [];
-    this.#body.replaceChildren();
-    this.#largestBar = 0;
-    this.#atTheMoney = null;
+    this.#widest.clear();
+    this.#empty();
   }
 
   /** Shows a chain; only these strikes have changed (null: any may have), and those may flash. */
   show(chain: Chain, touched: ReadonlySet<number> | null, mayFlash: boolean): void {
+    this.#hasOutgrown = false;
+    this.#showRows(chain, touched, mayFlash);
+    if (this.#hasOutgrown && this.fit()) this.#showRows(chain, null, false);
+  }
+
+  #showRows(chain: Chain, touched: ReadonlySet<number> | null, mayFlash: boolean): void {
     this.#arrange(chain.pairs);
     const grown = this.#measureBars(chain.pairs);
     for (const pair of chain.pairs) {
@@ -90,6 +111,14 @@ export class ChainGrid {
     const top = row.element.offsetTop - this.#body.offsetTop - this.#scroller.scrollTop;
     const height = this.#scroller.clientHeight - this.#head.offsetHeight;
     return top >= 0 && top + row.element.offsetHeight <= height;
+  }
+
+  #empty(): void {
+    this.#rows.clear();
+    this.#order = [];
+    this.#body.replaceChildren();
+    this.#largestBar = 0;
+    this.#atTheMoney = null;
   }
 
   #sideRow(): HTMLElement {
@@ -189,6 +218,11 @@ export class ChainGrid {
     if (text === cell.text) return;
     cell.text = text;
     cell.element.textContent = text;
+    const digits = digitsOf(text);
+    if (digits > Math.max(cell.column.digits, this.#widest.get(cell.column.id) ?? 0)) {
+      this.#widest.set(cell.column.id, digits);
+      this.#hasOutgrown = true;
+    }
   }
 
   #writeBar(cell: Cell, value: number | null): void {
@@ -212,6 +246,19 @@ export class ChainGrid {
       else row.element.removeAttribute("aria-current");
     }
   }
+}
+
+function sameColumns(one: readonly Column[], other: readonly Column[]): boolean {
+  return one.length === other.length && one.every((column, at) => column === other[at]);
+}
+
+/** How wide a digit is in this element's font. */
+function digitWidth(element: HTMLElement): number {
+  const context = document.createElement("canvas").getContext("2d");
+  if (!context) return 8;
+  const { fontSize, fontFamily } = getComputedStyle(element);
+  context.font = `${fontSize} ${fontFamily}`;
+  return context.measureText("0000000000").width / 10;
 }
 
 /** Two names for each direction, so that the same direction twice in a row starts again. */

@@ -2,7 +2,7 @@
 
 import { byId } from "./document.ts";
 import { date } from "./format.ts";
-import type { Rest } from "./rest.ts";
+import type { Expiry, Rest } from "./rest.ts";
 import type { Selection } from "./session.ts";
 
 export class Picker {
@@ -36,14 +36,21 @@ export class Picker {
     if (!this.#rest || !underlying) return;
     const listed = await this.#rest.expiries(underlying);
     if (underlying !== this.#underlyings.value) return;
-    const days = listed.map(({ expiry }) => expiry);
-    fill(this.#expiries, days, [this.#expiries.value, wanted ?? ""], date);
+    const known = new Map(listed.map((each) => [each.expiry, each]));
+    const first = listed.find((each) => each.ts_ingest !== null && !each.is_expired);
+    const preferences = [this.#expiries.value, wanted ?? "", first?.expiry ?? ""];
+    fill(this.#expiries, [...known.keys()], preferences, (day) => words(known.get(day), day));
   }
 
   #tell(): void {
     const [underlying, expiry] = [this.#underlyings.value, this.#expiries.value];
     if (underlying && expiry) this.#onChoice(underlying, expiry);
   }
+}
+
+function words(expiry: Expiry | undefined, day: string): string {
+  if (expiry?.is_expired) return `${date(day)} · expired`;
+  return expiry?.ts_ingest === null ? `${date(day)} · no data` : date(day);
 }
 
 /** Gives a picker its options, and chooses the first preference that is among them. */
@@ -54,9 +61,9 @@ function fill(
   text: (value: string) => string = (value) => value,
 ): void {
   const chosen = preferences.find((each) => values.includes(each)) ?? values[0] ?? "";
-  const before = [...select.options].map((option) => option.value);
-  if (before.length !== values.length || values.some((value, at) => value !== before[at])) {
-    select.replaceChildren(...values.map((value) => new Option(text(value), value)));
+  const [before, after] = [[...select.options].map((option) => option.text), values.map(text)];
+  if (before.length !== after.length || after.some((each, at) => each !== before[at])) {
+    select.replaceChildren(...values.map((value, at) => new Option(after[at], value)));
   }
   select.value = chosen;
   select.disabled = values.length === 0;

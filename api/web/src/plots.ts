@@ -17,6 +17,8 @@ const COLOURS = {
   lines: "#1f2c3a",
   mark: "#6b7f95",
 };
+const LEGEND_LINE = 22; // as styles.css says
+const ONE_LINE_FROM_PX = 255;
 const FONT = "11px system-ui, sans-serif";
 const SIGMAS = 4; // beyond four standard deviations of the forward a leg has no volatility to show
 const LEAST_STRIKES_EACH_SIDE = 12;
@@ -39,6 +41,7 @@ abstract class Plot {
   readonly #host: HTMLElement;
   #plot: uPlot | null = null;
   protected mark: number | null = null;
+  protected hasLongLegend = false;
 
   constructor(host: HTMLElement) {
     this.#host = host;
@@ -64,7 +67,9 @@ abstract class Plot {
   }
 
   #size(): { width: number; height: number } {
-    return { width: this.#host.clientWidth, height: this.#host.clientHeight };
+    const { clientWidth: width, clientHeight } = this.#host;
+    const lines = this.hasLongLegend || width < ONE_LINE_FROM_PX ? 2 : 1;
+    return { width, height: Math.max(80, clientHeight - LEGEND_LINE * lines - 2) };
   }
 
   #drawMark(plot: uPlot): void {
@@ -105,6 +110,7 @@ export class SmilePlot extends Plot {
 
   choose(view: SmileView): void {
     this.#view = view;
+    this.hasLongLegend = view === "both";
     this.clear();
   }
 
@@ -124,7 +130,7 @@ export class SmilePlot extends Plot {
       iv_provider: [COLOURS.callProvider, COLOURS.putProvider],
     } as const;
     const series = this.#fields().flatMap((field) => {
-      const whose = field === "iv" ? "" : "provider ";
+      const whose = field === "iv" ? "" : "prov. ";
       const dash = field === "iv" ? [] : [5, 3];
       return (["call", "put"] as const).map((side, index) => ({
         label: `${whose}${side}`,

@@ -8,41 +8,54 @@ export const SUBPROTOCOL = "stockify.v1";
 export interface Hello {
   readonly type: "hello";
   readonly protocol: string;
-  readonly heartbeat_s?: number;
+  /** The server's market clock, RFC 3339. */
+  readonly ts: string;
+  readonly heartbeat_s: number;
 }
 
 export interface Ack {
   readonly type: "ack";
-  readonly id: number | string;
-  readonly op?: string;
+  readonly id: number | string | null;
+  readonly op: string;
+  /** Every channel that is subscribed now. */
   readonly channels?: readonly string[];
   readonly refused?: readonly Refusal[];
 }
 
 export interface Refusal {
   readonly channel: string;
-  readonly code: string | number;
+  readonly code: string;
   readonly detail: string;
 }
 
-export interface Snapshot {
-  readonly type: "snapshot";
+/** A chain's header goes with its legs; an underlying has no header, and one row of its own. */
+interface Content {
   readonly channel: string;
   readonly epoch: string;
   readonly seq: number;
-  readonly header?: Header | null;
-  readonly rows?: readonly Leg[];
+  readonly as_of: string;
+  readonly header?: Header;
+  readonly rows: readonly (Leg | UnderlyingRow)[];
 }
 
-export interface Update {
+export interface UnderlyingRow {
+  readonly symbol: string;
+  readonly ts_ingest: number;
+  readonly spot: number | null;
+}
+
+export interface Snapshot extends Content {
+  readonly type: "snapshot";
+}
+
+export interface Update extends Content {
   readonly type: "update";
-  readonly channel: string;
-  readonly epoch: string;
+  /** The position this update builds on. */
   readonly prev: number;
-  readonly seq: number;
+  /** How many changes it merges. */
   readonly n: number;
-  readonly header?: Header | null;
-  readonly rows?: readonly Leg[];
+  /** Symbols that are listed no longer. */
+  readonly removed?: readonly string[];
 }
 
 export interface Skipped {
@@ -54,16 +67,23 @@ export interface Skipped {
 
 export interface Failure {
   readonly type: "error";
-  readonly id?: number | string;
-  readonly code: string | number;
+  readonly id: number | string | null;
+  readonly code: string;
   readonly detail: string;
 }
 
 export interface Heartbeat {
   readonly type: "heartbeat";
+  readonly ts: string;
 }
 
-export type Message = Hello | Ack | Snapshot | Update | Skipped | Failure | Heartbeat;
+export interface Pong {
+  readonly type: "pong";
+  readonly id: number | string | null;
+  readonly ts: string;
+}
+
+export type Message = Hello | Ack | Snapshot | Update | Skipped | Failure | Heartbeat | Pong;
 
 /** The messages of one text frame. Raises SyntaxError or TypeError where it is none. */
 export function decodeFrame(text: string): readonly Message[] {

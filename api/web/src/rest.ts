@@ -10,6 +10,9 @@ export interface Underlying {
 
 export interface Expiry {
   readonly expiry: string;
+  readonly is_expired: boolean;
+  /** When its newest chain was received; null where none was yet. */
+  readonly ts_ingest: string | null;
 }
 
 /** An answer other than data, in the server's own words. */
@@ -41,14 +44,23 @@ export class Rest {
     return this.#list<Expiry>(`/v1/underlyings/${encodeURIComponent(underlying)}/expiries`);
   }
 
-  /** The underlying's price since an instant (ms since 1970 UTC). */
-  async history(underlying: string, since: number): Promise<readonly PricePoint[]> {
-    const query = new URLSearchParams({
-      start: new Date(since).toISOString(),
-      ts: "ms",
-      order: "desc",
-      limit: String(HISTORY_LIMIT),
-    });
+  /** The newest prices of an underlying since an instant (ms), as one of its chains saw them. */
+  async prices(underlying: string, expiry: string, since: number): Promise<readonly PricePoint[]> {
+    const order = { order: "desc", limit: String(HISTORY_LIMIT) };
+    return this.#history(underlying, { start: new Date(since).toISOString(), expiry, ...order });
+  }
+
+  /** The first price of an underlying since an instant (ms); null where there is none. */
+  async firstPrice(underlying: string, since: number): Promise<number | null> {
+    const query = { start: new Date(since).toISOString(), limit: "1" };
+    return (await this.#history(underlying, query))[0]?.price ?? null;
+  }
+
+  async #history(
+    underlying: string,
+    parameters: Readonly<Record<string, string>>,
+  ): Promise<readonly PricePoint[]> {
+    const query = new URLSearchParams({ ...parameters, ts: "ms", fields: "ts_ingest,spot" });
     const path = `/v1/underlyings/${encodeURIComponent(underlying)}/history?${query}`;
     const rows = await this.#list<{ ts_ingest: number; spot: number | null }>(path);
     return rows.flatMap(({ ts_ingest, spot }) =>

@@ -50,8 +50,10 @@ export class Summary {
   showSpot(spot: number | null, firstOfDay: number | null): void {
     say(this.#spot, format.price(spot));
     const ratio = spot === null || !firstOfDay ? null : spot / firstOfDay - 1;
-    say(this.#change, ratio === null ? "" : format.signedPercent(ratio));
-    this.#change.dataset["direction"] = !ratio ? "" : ratio > 0 ? "up" : "down";
+    const text = ratio === null ? "" : format.signedPercent(ratio);
+    say(this.#change, text);
+    const direction = text.startsWith("+") ? "up" : text.startsWith("-") ? "down" : "";
+    this.#change.dataset["direction"] = direction;
     this.#change.title = firstOfDay ? `since the day's first price, ${format.price(firstOfDay)}` : "";
   }
 
