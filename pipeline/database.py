@@ -108,7 +108,7 @@ class Session:
                 self._connection.cursor() as cursor,
                 cursor.copy(_statement(name)) as copy,
             ):
-                await copy.write(bytes(buffer) if isinstance(buffer, memoryview) else buffer)
+                await copy.write(buffer)
 
     async def copy_rows(self, name: str, rows: Iterable[Sequence[Any]]) -> None:
         """Send rows one by one; for tables with few of them."""

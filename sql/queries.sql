@@ -210,9 +210,8 @@ COPY market_snapshots (
 -- name: copy_option_contracts
 -- Rows for legs, in the binary format that pipeline/kernels/copyrows.py writes, in its order.
 COPY option_contracts (
-    ts, volume, instrument_id, last, bid, ask, average, previous_close,
-    bid_size, ask_size, open_interest, previous_open_interest,
-    iv, delta, gamma, theta, vega, rho, iv_fit,
+    ts, volume, instrument_id, bid_size, ask_size, open_interest, previous_open_interest,
+    last, bid, ask, average, previous_close, iv, delta, gamma, theta, vega, rho, iv_fit,
     iv_provider, delta_provider, gamma_provider, theta_provider, vega_provider,
     rev, iv_status, price_source, greeks_source
 ) FROM STDIN (FORMAT binary)
