@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 from mpmath import mp
 
 DIGITS = 60
-_mp = mp.clone()
-_mp.dps = DIGITS
+context = mp.clone()
+context.dps = DIGITS
 
 
 class Values(NamedTuple):
@@ -26,25 +26,25 @@ def black76(
     forward: float, discount: Any, years: float, strike: float, is_call: bool, iv: Any
 ) -> Values:
     """Black-76 by d1 and d2; the discount may be an mpmath number or a float taken as exact."""
-    f, d, t, k, v = (_mp.mpf(a) for a in (forward, discount, years, strike, iv))
-    deviation = v * _mp.sqrt(t)
-    d1 = _mp.log(f / k) / deviation + deviation / 2
+    f, d, t, k, v = (context.mpf(a) for a in (forward, discount, years, strike, iv))
+    deviation = v * context.sqrt(t)
+    d1 = context.log(f / k) / deviation + deviation / 2
     d2 = d1 - deviation
-    call = f * _mp.ncdf(d1) - k * _mp.ncdf(d2)
-    put = k * _mp.ncdf(-d2) - f * _mp.ncdf(-d1)
+    call = f * context.ncdf(d1) - k * context.ncdf(d2)
+    put = k * context.ncdf(-d2) - f * context.ncdf(-d1)
     price = d * (call if is_call else put)
-    density = _mp.npdf(d1)
-    vega = d * f * density * _mp.sqrt(t)
-    rate = -_mp.log(d) / t
+    density = context.npdf(d1)
+    vega = d * f * density * context.sqrt(t)
+    rate = -context.log(d) / t
     return Values(
         price=price,
         time_value=put if f > k else call,
-        delta=d * (_mp.ncdf(d1) if is_call else -_mp.ncdf(-d1)),
+        delta=d * (context.ncdf(d1) if is_call else -context.ncdf(-d1)),
         gamma=d * density / (f * deviation),
-        theta=(rate * price - d * f * density * v / (2 * _mp.sqrt(t))) / 365,
+        theta=(rate * price - d * f * density * v / (2 * context.sqrt(t))) / 365,
         vega=vega / 100,
         rho=-t * price / 100,
-        condition=price / (v * vega) if vega else _mp.inf,
+        condition=price / (v * vega) if vega else context.inf,
     )
 
 
@@ -58,28 +58,28 @@ def implied(
     near: float,
 ) -> Any:
     """The volatility that gives the price, taken as exact: Newton's rule from one close by."""
-    iv = _mp.mpf(near)
+    iv = context.mpf(near)
     for _ in range(60):
         values = black76(forward, discount, years, strike, is_call, iv)
-        step = (_mp.mpf(price) - values.price) / (100 * values.vega)
+        step = (context.mpf(price) - values.price) / (100 * values.vega)
         iv += step
-        if abs(step) < iv * _mp.mpf(10) ** -30:
+        if abs(step) < iv * context.mpf(10) ** -30:
             return iv
     raise ArithmeticError(f"no volatility near {near} gives {price}")
 
 
 def mills(z: float) -> Any:
     """N(-z)/n(z)."""
-    return _mp.ncdf(-_mp.mpf(z)) / _mp.npdf(_mp.mpf(z))
+    return context.ncdf(-context.mpf(z)) / context.npdf(context.mpf(z))
 
 
 def relative(value: float, truth: Any) -> float:
     """|value/truth - 1|, in full precision until the end."""
-    return float(abs(_mp.mpf(value) / truth - 1))
+    return float(abs(context.mpf(value) / truth - 1))
 
 
 def mills_difference(y: float, h: float) -> Any:
     """R(y-h) - R(y+h), the two arguments exact."""
-    y, h = _mp.mpf(y), _mp.mpf(h)
+    y, h = context.mpf(y), context.mpf(h)
     low, high = y - h, y + h
-    return _mp.ncdf(-low) / _mp.npdf(low) - _mp.ncdf(-high) / _mp.npdf(high)
+    return context.ncdf(-low) / context.npdf(low) - context.ncdf(-high) / context.npdf(high)
