@@ -59,7 +59,7 @@ class Ports:
 
     def usual(self, name: str, port: int, host: str = LOOPBACK) -> int:
         """The usual port of `name`, or a free one where it is taken."""
-        if port and port not in self._given and _is_free(host, port):
+        if port and port not in self._given and is_free(host, port):
             self._given.add(port)
             return port
         other = self.free(host)
@@ -181,7 +181,8 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _is_free(host: str, port: int) -> bool:
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
     with socket.socket(_family(host)) as probe:
         # As servers do: a connection that lingers in TIME_WAIT is no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

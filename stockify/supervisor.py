@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,8 @@ LOOK_STARTING_S = 0.2
 ENGINE_START_S = 60.0  # a recovery after a crash is part of it
 PROCESSES_START_S = 60.0  # a cold import of everything on a small, busy machine
 FIRST_CHAIN_S = 60.0
+# A terminal and a wrapper (make, npm) may both pass one Ctrl-C on; that is one wish, not two.
+ONE_WISH_S = 0.5
 
 
 class Supervisor:
@@ -50,8 +53,10 @@ class Supervisor:
         self._ports = Ports()
         self._plan: Plan | None = None
         self._phase = "starting"
+        self._shows_processes = False
         self._since = clock.to_rfc3339(Clock().now_ns())
         self._stopping = asyncio.Event()
+        self._asked_at_s = 0.0
 
     async def run(self) -> int:
         """Hold the state directory, bring up, stay until asked to stop, drain.
@@ -77,12 +82,14 @@ class Supervisor:
             loop.add_signal_handler(number, self._asked_to_stop)
 
     def _asked_to_stop(self) -> None:
-        if self._stopping.is_set():
-            self._display.say("hurrying: what has not ended is killed")
-            self._crew.hurry.set()
-        else:
-            self._display.say("stopping; once more to hurry")
+        now_s = time.monotonic()
+        if not self._stopping.is_set():
+            self._asked_at_s = now_s
             self._stopping.set()
+            self._display.say("stopping; once more to hurry")
+        elif now_s - self._asked_at_s > ONE_WISH_S and not self._crew.hurry.is_set():
+            self._crew.hurry.set()
+            self._display.say("hurrying: what has not ended is killed")
 
     async def _up_until_stopped(self) -> int:
         bringing_up = asyncio.create_task(self._bring_up())
@@ -190,6 +197,7 @@ class Supervisor:
             port = made.metrics_ports[launch.name]
             probe = health.over_http(made.settings.metrics_host, port)
             await self._crew.start(launch, probe, port)
+        self._shows_processes = True
 
         async def all_up() -> bool:
             return not self._crew.not_up()
@@ -231,7 +239,7 @@ class Supervisor:
             await self._crew.look()
             status = self._status()
             self._state.write_status(status)
-            if self._phase == "running":
+            if self._shows_processes:
                 self._display.show(status)
             await asyncio.sleep(LOOK_STARTING_S if self._phase == "starting" else LOOK_S)
 

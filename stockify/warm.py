@@ -59,11 +59,12 @@ def _stamp() -> str:
         for path in sorted(_SOURCES.glob("*.py"))
     ]
     versions = (platform.python_version(), metadata.version("numba"), metadata.version("numpy"))
-    parts = [str(_SOURCES), sources, versions, platform.machine(), _processor_flags()]
+    parts = [str(_SOURCES), sources, versions, platform.machine(), processor_flags()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _processor_flags() -> str:
+def processor_flags() -> str:
+    """The processor's features, as Linux lists them; empty where it does not."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         if line.startswith(("flags", "Features")):
             return line

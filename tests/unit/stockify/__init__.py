@@ -1,0 +1,1 @@
+"""Claims about the command and its rooms."""
