@@ -10,16 +10,14 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
-KERNEL_INPUTS := $(shell find pipeline/kernels -name '*.py' 2>/dev/null)
 
 # Empty files that say when a step was last done; they live in what the step makes, so that
 # removing that removes them too.
 INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed-for-tests
 INSTALLED_FOR_BENCH := $(BENCH_VENV)/.installed
-WARMED := $(VENV)/.kernels-warmed
 
-.PHONY: help up setup page test lint setup-bench docs lock clean
+.PHONY: help up setup page kernels test lint setup-bench docs lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,9 +25,9 @@ help: ## say what can be made
 up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stops it)
 	@exec $(BIN)/stockify up
 
-setup: $(INSTALLED) page $(WARMED) ## the install alone: .venv, the page, the compiled kernels
+setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the compiled kernels
 
-test: $(INSTALLED_FOR_TESTS) page $(WARMED) ## install what the tests need, then run every check
+test: $(INSTALLED_FOR_TESTS) page kernels ## install what the tests need, then run every check
 	@setup/test-needs.sh
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest -W error tests/unit tests/integration tests/acceptance
@@ -69,6 +67,5 @@ $(INSTALLED_FOR_BENCH): setup/bench-requirements.txt setup/venv.sh
 page: $(INSTALLED) # keeps its own record of what it was built from
 	@$(BIN)/python -m stockify.page
 
-$(WARMED): $(KERNEL_INPUTS) | $(INSTALLED)
+kernels: $(INSTALLED) # and so do these
 	@$(BIN)/stockify warmup
-	@touch $@

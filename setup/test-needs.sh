@@ -11,7 +11,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-cache="${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/stockify"
+home=~
+cache="${XDG_CACHE_HOME:-$home/.cache}/stockify"
 redis="$cache/redis-7"
 
 is_root() { [[ $(id -u) -eq 0 ]]; }
