@@ -142,7 +142,7 @@ def next_open_ns(ts_ns: int, exchange: str = "NSE") -> int:
             if ts_ns < end:
                 return max(ts_ns, start)
         day += _DAY
-    raise ValueError(f"no session within {_LONGEST_CLOSURE_DAYS} days before {day}")
+    raise ValueError(f"no session within {_LONGEST_CLOSURE_DAYS} days of the instant")
 
 
 def trading_day_before(day: date, exchange: str = "NSE") -> date:

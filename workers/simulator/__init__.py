@@ -1,0 +1,1 @@
+"""A simulated exchange behind the provider's own REST interface."""
