@@ -9,9 +9,9 @@ import hashlib
 import msgspec
 import zstandard
 
+from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
 from pipeline.models import RequestContext, chain_symbol
-from pipeline.streams import Entry, NewEntry
 
 SHORTEST_COMPRESSED_BYTES = 512
 LARGEST_BODY_BYTES = 16 * 1024 * 1024  # a hundred times a chain; beyond it is no answer of ours

@@ -53,7 +53,8 @@ Worker = Callable[[Context], Awaitable[None]]
 def connect(settings: Settings, *, retries: int = 3, name: str = "", single: bool = False) -> Redis:
     """A client of the instance's Redis; values are bytes.
 
-    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection. Raises ConfigError without a URL.
+    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection.
+    Raises ConfigError without a URL.
     """
     if not settings.redis_url:
         raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")

@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline import scripts, topics
 from pipeline.config import Settings
+from pipeline.entries import Appended, Entry, NewEntry, decode_entry
 from pipeline.errors import BusUnavailable, OutcomeUnknown
 from pipeline.runtime import Context, Redis, connect, jittered, pause
 from pipeline.telemetry import Telemetry
@@ -27,57 +28,6 @@ AWAY = (ConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
 
 _CRITICAL_CARD = msgspec.json.encode({"class": "critical"})
 _BEST_EFFORT_CARD = msgspec.json.encode({"class": "best_effort"})
-
-
-class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry to append; the fields are those of `docs/data-model.md`, `seq` and `epoch` apart."""
-
-    id: str
-    type: str
-    key: str
-    ts: int
-    te: int | None = None
-    traceparent: str = ""
-    enc: str = ""
-    meta: bytes = b""
-    data: bytes = b""
-
-    def fields(self) -> list[str | int | bytes]:
-        """Names and values in turn, empty ones left out."""
-        flat: list[str | int | bytes] = ["id", self.id, "type", self.type, "key", self.key]
-        flat += ["ts", self.ts]
-        if self.te is not None:
-            flat += ["te", self.te]
-        for name, value in (("tp", self.traceparent), ("enc", self.enc), ("meta", self.meta)):
-            if value:
-                flat += [name, value]
-        return [*flat, "data", self.data]
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as read. `attempts` counts deliveries, this one among them."""
-
-    stream_id: str
-    id: str
-    type: str
-    key: str
-    ts: int
-    te: int | None
-    seq: int
-    epoch: str
-    traceparent: str
-    enc: str
-    meta: bytes
-    data: bytes
-    attempts: int
-
-
-class Appended(msgspec.Struct, frozen=True):
-    """Where an entry came to stand."""
-
-    stream_id: str
-    seq: int
-    epoch: str
 
 
 def new_epoch() -> str:
@@ -250,7 +200,7 @@ class Consumer:
         return [
             None
             if answer is None
-            else Appended(answer[0].decode(), int(answer[1]), _text(answer[2]))
+            else Appended(answer[0].decode(), int(answer[1]), answer[2].decode())
             for answer in answers
         ]
 
@@ -379,25 +329,6 @@ class Consumer:
             attempt += 1
 
 
-def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1) -> Entry:
-    """An entry of any stream of ours; a field that is missing or no number reads as empty or 0."""
-    return Entry(
-        stream_id=stream_id.decode(),
-        id=_text(fields.get(b"id", b"")),
-        type=_text(fields.get(b"type", b"")),
-        key=_text(fields.get(b"key", b"")),
-        ts=_integer(fields.get(b"ts")) or 0,
-        te=_integer(fields.get(b"te")),
-        seq=_integer(fields.get(b"seq")) or 0,
-        epoch=_text(fields.get(b"epoch", b"")),
-        traceparent=_text(fields.get(b"tp", b"")),
-        enc=_text(fields.get(b"enc", b"")),
-        meta=fields.get(b"meta", b""),
-        data=fields.get(b"data", b""),
-        attempts=attempts,
-    )
-
-
 async def trim(redis: Redis, stream: str, keep_ms: int) -> tuple[int, str, str]:
     """Trim a stream as far as every critical group has finished and `keep_ms` allows.
 
@@ -405,7 +336,7 @@ async def trim(redis: Redis, stream: str, keep_ms: int) -> tuple[int, str, str]:
     """
     keys = (stream, topics.group_cards(stream))
     removed, cut, holder = await redis.eval(scripts.TRIM, len(keys), *keys, keep_ms)
-    return int(removed), _text(cut), _text(holder)
+    return int(removed), cut.decode(), holder.decode()
 
 
 async def stream_bytes(redis: Redis, stream: str) -> int:
@@ -420,14 +351,3 @@ def consumer_name(worker: str) -> str:
 
 def _is_lost_group(error: ResponseError) -> bool:
     return str(error).startswith(("NOGROUP", "UNBLOCKED"))
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-def _integer(value: bytes | None) -> int | None:
-    try:
-        return None if value is None else int(value)
-    except ValueError:
-        return None

@@ -14,8 +14,9 @@ import click
 from pipeline.bodies import raw_entry
 from pipeline.clock import to_rfc3339
 from pipeline.config import Settings
+from pipeline.entries import Appended, NewEntry
 from pipeline.errors import BusError, ConfigError, OutcomeUnknown
-from pipeline.streams import Appended, NewEntry, Producer
+from pipeline.streams import Producer
 from pipeline.topics import Topics
 from stockify import recordings
 from stockify.attached import attached_settings

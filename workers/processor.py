@@ -6,6 +6,7 @@ A body that does not decode becomes a dead letter with its reason, and the group
 import asyncio
 
 from pipeline import bodies, dhan, enrich, frames
+from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
 from pipeline.models import (
     CALCULATION_REVISION,
@@ -15,14 +16,14 @@ from pipeline.models import (
     RAW_EXPIRIES_TYPE,
 )
 from pipeline.runtime import Context, run
-from pipeline.streams import Consumer, Entry, NewEntry
+from pipeline.streams import Consumer
 
 BATCH = 16  # the flat part of the cost curve of the finishing call
 
 
 async def process(context: Context) -> None:
     """Work every shard of the raw stream until stopping."""
-    enrich.warmup()
+    await asyncio.to_thread(enrich.warmup)  # signals and heartbeats go on meanwhile
     context.telemetry.set_state("ready")
     await asyncio.gather(*(_process_shard(context, n) for n in range(context.topics.shards)))
 

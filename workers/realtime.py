@@ -7,11 +7,12 @@ in the same instant.
 import asyncio
 
 from pipeline import frames, latest
+from pipeline.entries import Entry
 from pipeline.errors import DecodeError
 from pipeline.frames import Position
 from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, market_snapshot
 from pipeline.runtime import Context, run
-from pipeline.streams import Consumer, Entry
+from pipeline.streams import Consumer
 
 BATCH = 16
 

@@ -16,12 +16,13 @@ import msgspec
 from pipeline import frames, rows
 from pipeline.clock import to_datetime
 from pipeline.database import Database
+from pipeline.entries import Entry
 from pipeline.errors import DecodeError, RowsRejected, StoreError
 from pipeline.instruments import Instruments
 from pipeline.models import ENRICHED_CHAIN_TYPE, EnrichedChain
 from pipeline.rows import LegEncoder, StoredChain, snapshot_row
 from pipeline.runtime import Context, jittered, pause, run
-from pipeline.streams import Consumer, Entry
+from pipeline.streams import Consumer
 
 READ_ENTRIES = 32  # the flat part of the cost curve of a read
 # Reads that wait while a batch commits; with the batch itself this bounds the memory: some

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.config import Settings
+from pipeline.entries import Entry, NewEntry
 from pipeline.runtime import Context, connect
-from pipeline.streams import Consumer, Entry, NewEntry
+from pipeline.streams import Consumer
 from pipeline.telemetry import Telemetry
 from pipeline.topics import Topics
 

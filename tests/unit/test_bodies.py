@@ -2,8 +2,8 @@ import msgspec
 import pytest
 
 from pipeline import bodies
+from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
-from pipeline.streams import Entry, NewEntry
 from tests.support import chains
 
 

@@ -4,10 +4,11 @@ import asyncio
 
 import msgspec
 
+from pipeline.entries import NewEntry
 from pipeline.errors import BusError, OutcomeUnknown
 from pipeline.runtime import jittered, pause
 from pipeline.spool import Spool
-from pipeline.streams import NewEntry, Producer
+from pipeline.streams import Producer
 from pipeline.telemetry import Telemetry
 
 

@@ -1,0 +1,84 @@
+"""Entries of a stream, to append and as read: the fields of `docs/data-model.md`."""
+
+import msgspec
+
+
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry to append; the fields are those of `docs/data-model.md`, `seq` and `epoch` apart."""
+
+    id: str
+    type: str
+    key: str
+    ts: int
+    te: int | None = None
+    traceparent: str = ""
+    enc: str = ""
+    meta: bytes = b""
+    data: bytes = b""
+
+    def fields(self) -> list[str | int | bytes]:
+        """Names and values in turn, empty ones left out."""
+        flat: list[str | int | bytes] = ["id", self.id, "type", self.type, "key", self.key]
+        flat += ["ts", self.ts]
+        if self.te is not None:
+            flat += ["te", self.te]
+        for name, value in (("tp", self.traceparent), ("enc", self.enc), ("meta", self.meta)):
+            if value:
+                flat += [name, value]
+        return [*flat, "data", self.data]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry as read. `attempts` counts deliveries, this one among them."""
+
+    stream_id: str
+    id: str
+    type: str
+    key: str
+    ts: int
+    te: int | None
+    seq: int
+    epoch: str
+    traceparent: str
+    enc: str
+    meta: bytes
+    data: bytes
+    attempts: int
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Where an entry came to stand."""
+
+    stream_id: str
+    seq: int
+    epoch: str
+
+
+def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1) -> Entry:
+    """An entry of any stream of ours; a field that is missing or no number reads as empty or 0."""
+    return Entry(
+        stream_id=stream_id.decode(),
+        id=_text(fields.get(b"id", b"")),
+        type=_text(fields.get(b"type", b"")),
+        key=_text(fields.get(b"key", b"")),
+        ts=_integer(fields.get(b"ts")) or 0,
+        te=_integer(fields.get(b"te")),
+        seq=_integer(fields.get(b"seq")) or 0,
+        epoch=_text(fields.get(b"epoch", b"")),
+        traceparent=_text(fields.get(b"tp", b"")),
+        enc=_text(fields.get(b"enc", b"")),
+        meta=fields.get(b"meta", b""),
+        data=fields.get(b"data", b""),
+        attempts=attempts,
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _integer(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
