@@ -10,7 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import Verifier
-from api.gateway import Gateway
+from api.gateway import Gateway, Limits
 from api.health import readiness
 from api.hub import Hub
 from api.protocol import Protocol
@@ -24,6 +24,7 @@ DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds 
 GOODBYE_S = 1.0
 REPORT_S = 2.0
 KEEP_ALIVE_S = 30
+DEFAULT_LIMITS = Limits()
 
 
 class Server(uvicorn.Server):
@@ -35,7 +36,7 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(context: Context) -> None:
+async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     """Serve until asked to stop; then close sessions with 1012 and let requests finish.
 
     Raises ConfigError without a secret, OSError where the port is taken.
@@ -58,6 +59,7 @@ async def serve(context: Context) -> None:
         hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
+        limits=limits,
     )
     telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
     try:
