@@ -1,11 +1,12 @@
-"""One Valkey for the tests of a module that ask for it; emptied before each test."""
+"""The servers of a session: one Valkey, emptied before each test, and a Postgres of each kind."""
 
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from tests.support import servers
+from tests.support import postgres, servers
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,37 @@ def valkey(valkey_process: servers.RedisServer) -> str:
     with redis.Redis.from_url(valkey_process.url) as client:
         client.flushall()
     return valkey_process.url
+
+
+@pytest.fixture(scope="session")
+def wheel_server() -> Iterator[PostgresServer]:
+    with postgres.running_wheel() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def timescale_server() -> Iterator[PostgresServer]:
+    with postgres.running_timescale() as server:
+        yield server
+
+
+@pytest.fixture(params=["plain", "timescale"])
+def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each kind of server in turn."""
+    name = "wheel_server" if request.param == "plain" else "timescale_server"
+    server: PostgresServer = request.getfixturevalue(name)
+    return server
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A migrated database without rows, on each kind of server in turn."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def plain_database_url(wheel_server: PostgresServer) -> Iterator[str]:
+    """A migrated database without rows, on the wheel's server."""
+    with wheel_server.database() as url:
+        yield url
