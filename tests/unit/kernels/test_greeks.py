@@ -146,7 +146,7 @@ def test_greeks_are_the_slopes_of_the_price(
     assert found["theta"][0] == pytest.approx(-slope("years") / 365, rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(*[st.floats()] * 5, st.booleans()),
