@@ -1,0 +1,29 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { MarketClock } from "../../../api/web/src/clock.ts";
+
+test("a market of another day is told by its offset", () => {
+  const clock = new MarketClock();
+  clock.note(1_000_000, 5_000);
+  assert.equal(clock.at(5_250), 1_000_250);
+});
+
+test("a fast market is told by two readings", () => {
+  const clock = new MarketClock();
+  clock.note(0, 0);
+  clock.note(600_000, 10_000);
+  assert.equal(clock.rate, 60);
+  assert.equal(clock.at(10_500), 630_000);
+});
+
+test("a wobble of the wire is not taken for speed", () => {
+  const clock = new MarketClock();
+  clock.note(0, 0);
+  clock.note(10_030, 10_000);
+  assert.equal(clock.rate, 1);
+});
+
+test("before any reading the local clock is believed", () => {
+  assert.equal(new MarketClock().at(42), 42);
+});
