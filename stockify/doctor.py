@@ -128,7 +128,7 @@ def _state(state: StateDirectory) -> Iterator[Check]:
         advice = "give it to this user, or set STOCKIFY_STATE_DIR"
         yield Check(Mark.BAD, "state", f"{directory} is not writable", advice)
         return
-    if state.path.exists() and state.path.stat().st_mode & 0o077:
+    if state.path.exists() and state.path.stat().st_mode & 0o066:
         advice = f"chmod 700 {state.path}"
         yield Check(Mark.POOR, "state", f"others can look into {state.path}", advice)
     else:

@@ -1,7 +1,7 @@
 """An instance's place on disk: layout, passwords, who holds it, and what runs in it.
 
-Everything here is for its owner alone (directories 0700, files 0600), whatever the umask. Nothing
-here starts or stops a process.
+Everything here is for its owner alone (files 0600), whatever the umask. Nothing here starts or
+stops a process.
 """
 
 import contextlib
@@ -105,9 +105,9 @@ class StateDirectory:
     def prepare(self) -> None:
         """Make the directories. Raises ConfigError where that is not possible."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for directory in (self.logs, self.marks_of_all_runs):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=_state_mode(), parents=True, exist_ok=True)
+            for directory in (self.logs, self.path / "run", self.marks_of_all_runs):
+                directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"state directory {self.path}: {error.strerror}") from error
 
@@ -186,6 +186,11 @@ def write_private(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     temporary.replace(path)
+
+
+def _state_mode() -> int:
+    """Root's Postgres runs as another user: it may pass through to its data, and read nothing."""
+    return 0o711 if os.geteuid() == 0 else 0o700
 
 
 def _write(path: Path, value: msgspec.Struct) -> None:
