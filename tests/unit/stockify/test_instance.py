@@ -96,6 +96,7 @@ def test_nobody_else_can_read_the_state_whatever_the_umask(tmp_path: Path) -> No
         for path in state.path.rglob("*"):
             mode = stat.S_IMODE(path.stat().st_mode)
             assert mode & 0o077 == 0, f"{path} {mode:o}"
+        assert state.path.stat().st_mode & 0o066 == 0
 
 
 def test_state_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path) -> None:
