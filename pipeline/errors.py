@@ -44,6 +44,10 @@ class ProviderUnavailable(ProviderError):
     retryable = True
 
 
+class ProviderUnreachable(ProviderUnavailable):
+    """No connection came about, so the provider was asked nothing and no budget was used."""
+
+
 class RateLimited(ProviderError):
     """Too many requests; wait longer before the next."""
 

@@ -21,7 +21,13 @@ async def context(url: str, name: str = "tester", **settings: Any) -> AsyncItera
     client = connect(chosen, name=name)
     try:
         yield Context(
-            name, chosen, Clock(), telemetry, client, Topics(chosen.shards), asyncio.Event()
+            name,
+            chosen,
+            Clock(chosen.clock),
+            telemetry,
+            client,
+            Topics(chosen.shards),
+            asyncio.Event(),
         )
     finally:
         await client.aclose()

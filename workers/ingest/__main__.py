@@ -14,6 +14,7 @@ from pipeline.errors import (
     ConfigError,
     DecodeError,
     ProviderError,
+    ProviderUnreachable,
 )
 from pipeline.limits import Budget
 from pipeline.models import RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RequestContext, chain_symbol
@@ -46,11 +47,12 @@ class Poller:
         try:
             while not self._context.stopping.is_set():
                 listed = await self._list(underlying, breaker)
+                if listed is None:
+                    continue
                 now = clock.now_ns()
                 wanted = schedule.nearest(listed, now, settings.expiries_per_underlying)
-                if listed:
-                    for expiry in polls.keys() - set(wanted):
-                        polls.pop(expiry).cancel()
+                for expiry in polls.keys() - set(wanted):
+                    polls.pop(expiry).cancel()
                 for expiry in wanted:
                     if expiry not in polls:
                         polls[expiry] = asyncio.create_task(self._poll(underlying, expiry))
@@ -72,8 +74,8 @@ class Poller:
             if not task.cancelled():
                 task.result()
 
-    async def _list(self, underlying: DhanUnderlying, breaker: Breaker) -> list[date]:
-        """The expiries listed, newly asked for; empty when the provider would not say."""
+    async def _list(self, underlying: DhanUnderlying, breaker: Breaker) -> list[date] | None:
+        """The expiries listed, newly asked for; None when the provider would not say."""
         answer = await self._ask(
             f"{underlying.symbol} expiries",
             underlying.symbol,
@@ -81,7 +83,7 @@ class Poller:
             lambda: self._rest.expiry_list(underlying),
         )
         if answer is None:
-            return []
+            return None
         context = self._request_context(underlying, None, answer)
         now = self._context.clock.now_ns()
         await self._append(RAW_EXPIRIES_TYPE, context, answer, now)
@@ -89,7 +91,8 @@ class Poller:
             return list(map_expiries(answer.body, context, now).expiries)
         except DecodeError as error:
             self._context.telemetry.log.warning("expiries_undecodable", error=str(error))
-            return []
+            await pause(self._context.stopping, schedule.RELIST_AFTER_FAILURE_S)
+            return None
 
     async def _poll(self, underlying: DhanUnderlying, expiry: date) -> None:
         """Ask for one chain, over and over."""
@@ -117,29 +120,36 @@ class Poller:
         """One answer within the budget; None after an error, when the wait for it is over."""
         if not await self._in_budget(budget_key):
             return None
-        try:
-            answer = await call()
-        except ProviderError as error:
-            wait_s = breaker.failed(error)
-            self._errors.add()
-            self._context.telemetry.log.warning(
-                "provider_error",
-                what=what,
-                kind=type(error).__name__,
-                code=error.code,
-                error=str(error)[:200],
-                wait_s=round(wait_s, 2),
-            )
-            if breaker.is_trouble(error):
-                self._troubled[what] = f"{what}: {type(error).__name__}"
-                self._say_state()
-            await pause(self._context.stopping, wait_s)
-            return None
+        while True:
+            try:
+                answer = await call()
+                break
+            except ProviderError as error:
+                await self._leave_alone(what, breaker, error)
+                if self._context.stopping.is_set() or not isinstance(error, ProviderUnreachable):
+                    return None  # the slot is spent; the next request waits for another
         breaker.succeeded()
         self._received.add()
         self._troubled.pop(what, None)
         self._say_state()
         return answer
+
+    async def _leave_alone(self, what: str, breaker: Breaker, error: ProviderError) -> None:
+        """Say what went wrong and wait as long as it asks for."""
+        wait_s = breaker.failed(error)
+        self._errors.add()
+        self._context.telemetry.log.warning(
+            "provider_error",
+            what=what,
+            kind=type(error).__name__,
+            code=error.code,
+            error=str(error)[:200],
+            wait_s=round(wait_s, 2),
+        )
+        if breaker.is_trouble(error):
+            self._troubled[what] = f"{what}: {type(error).__name__}"
+            self._say_state()
+        await pause(self._context.stopping, wait_s)
 
     async def _in_budget(self, key: str) -> bool:
         """Wait for the next slot of the budget; False when stopping instead."""

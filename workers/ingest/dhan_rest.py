@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline import dhan
 from pipeline.dhan import DhanUnderlying
-from pipeline.errors import ProviderUnavailable
+from pipeline.errors import ProviderUnavailable, ProviderUnreachable
 
 CHAIN_PATH = "/optionchain"
 EXPIRIES_PATH = "/optionchain/expirylist"
@@ -63,6 +63,8 @@ class DhanRest:
             answer = await self._client.post(
                 path, content=msgspec.json.encode(asked), headers=headers
             )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ProviderUnreachable(f"{path}: {error or type(error).__name__}") from error
         except httpx.HTTPError as error:
             raise ProviderUnavailable(f"{path}: {type(error).__name__} {error}".strip()) from error
         failure = dhan.failure(answer.status_code, answer.content)
