@@ -124,7 +124,9 @@ async def start(launch: Launch, log: RotatingLog, marks: Path) -> Child:
             env=dict(launch.env),
             cwd=launch.cwd,
             start_new_session=True,
-            pass_fds=(mark_fd,),
+            # With the reading end in its own hands too, a child whose supervisor was killed can
+            # still print, and so drains instead of failing at its next line.
+            pass_fds=(mark_fd, read_fd),
             user=launch.user,
             group=launch.group,
             extra_groups=None if launch.user is None else (),

@@ -126,10 +126,14 @@ class Supervisor:
         )
         for text in made.moved:
             self._display.say(f"! {text}")
-        await self._migrate(made)
+        first = [launch for launch in made.launches if launch.name == "simulator"]
+        async with together() as group:
+            group.create_task(self._migrate(made))
+            for launch in first:
+                group.create_task(self._start_simulator(made, launch))
         self._leave_for_consumers(made)
         with self._display.step("processes"):
-            await self._start_processes(made)
+            await self._start_processes(made, [each for each in made.launches if each not in first])
         self._announce(made)
         await self._first_chain(made)
         self._phase = "running"
@@ -192,11 +196,19 @@ class Supervisor:
         with self._display.step("migrations"):
             await self._crew.run_step(launch)
 
-    async def _start_processes(self, made: Plan) -> None:
-        for launch in made.launches:
-            port = made.metrics_ports[launch.name]
-            probe = health.over_http(made.settings.metrics_host, port)
-            await self._crew.start(launch, probe, port)
+    async def _start_simulator(self, made: Plan, launch: Launch) -> None:
+        """First and alone, so that ingest finds its provider at the first request."""
+        with self._display.step("simulator"):
+            await self._start_process(made, launch)
+            await self._crew.until_ready(launch.name, PROCESSES_START_S)
+
+    async def _start_process(self, made: Plan, launch: Launch) -> None:
+        port = made.metrics_ports[launch.name]
+        await self._crew.start(launch, health.over_http(made.settings.metrics_host, port), port)
+
+    async def _start_processes(self, made: Plan, launches: list[Launch]) -> None:
+        for launch in launches:
+            await self._start_process(made, launch)
         self._shows_processes = True
 
         async def all_up() -> bool:
