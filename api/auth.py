@@ -77,7 +77,10 @@ class Verifier:
         scope = claims.get("scope", "")
         if not isinstance(scope, str) or not isinstance(claims["sub"], str):
             raise unauthenticated("the token is not one of ours")
-        return Principal(claims["sub"], frozenset(scope.split()), float(claims["exp"]))
+        principal = Principal(claims["sub"], frozenset(scope.split()), float(claims["exp"]))
+        if self._now() >= principal.expires + LEEWAY_S:
+            raise unauthenticated("the token has expired")
+        return principal
 
 
 def unauthenticated(detail: str, *, is_invalid: bool = True) -> ApiError:

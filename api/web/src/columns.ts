@@ -10,7 +10,7 @@ export interface Column {
   readonly title: string;
   /** Least width, in digits as `digitsOf` counts them; a wider number makes its column wider. */
   readonly digits: number;
-  /** Where room is short, the columns with the highest rank go first, equal ones together. */
+  /** Room goes to the lowest rank first; columns of one rank come and go together. */
   readonly rank: number;
   readonly value: (leg: Leg) => number | null;
   readonly text: (value: number | null) => string;
@@ -119,12 +119,12 @@ export function fitting(
   strike_px: number,
   cell_px: (column: Column) => number,
 ): readonly Column[] {
-  let kept = columns;
-  const needed = (): number =>
-    kept.reduce((sum, column) => sum + 2 * cell_px(column), strike_px);
-  while (kept.length > 1 && needed() > width_px) {
-    const worst = Math.max(...kept.map(({ rank }) => rank));
-    kept = kept.filter(({ rank }) => rank < worst);
+  let kept: readonly Column[] = [];
+  const ranks = [...new Set(columns.map(({ rank }) => rank))].sort((a, b) => a - b);
+  for (const rank of ranks) {
+    const more = columns.filter((each) => kept.includes(each) || each.rank === rank);
+    const needed = more.reduce((sum, column) => sum + 2 * cell_px(column), strike_px);
+    if (needed <= width_px || kept.length === 0) kept = more;
   }
   return kept;
 }

@@ -6,6 +6,9 @@ import { CELL_PADDING_PX, type Column, STRIKE_DIGITS, digitsOf, fitting } from "
 import { make } from "./document.ts";
 import { strike as strikeText } from "./format.ts";
 
+const LIT_MS = 900;
+const FADE_STEP_MS = 150;
+
 interface Cell {
   readonly element: HTMLElement;
   readonly column: Column;
@@ -13,7 +16,8 @@ interface Cell {
   value: number | null;
   text: string;
   bar: number;
-  flash: string;
+  /** Until when it is lit, as performance.now() counts; 0 where it is not. */
+  litUntil: number;
 }
 
 interface Row {
@@ -31,6 +35,8 @@ export class ChainGrid {
   #columns: readonly Column[] = [];
   readonly #widest = new Map<string, number>();
   #hasOutgrown = false;
+  readonly #lit = new Set<Cell>();
+  #fadeTimer: ReturnType<typeof setTimeout> | undefined;
   #order: readonly number[] = [];
   #largestBar = 0;
   #atTheMoney: number | null = null;
@@ -115,6 +121,7 @@ export class ChainGrid {
 
   #empty(): void {
     this.#rows.clear();
+    this.#lit.clear();
     this.#order = [];
     this.#body.replaceChildren();
     this.#largestBar = 0;
@@ -180,7 +187,7 @@ export class ChainGrid {
         continue;
       }
       span.dataset["field"] = column.id;
-      cells.push({ element: span, column, side, value: null, text: "", bar: 0, flash: "" });
+      cells.push({ element: span, column, side, value: null, text: "", bar: 0, litUntil: 0 });
     }
     const row = { element, cells, money: "" };
     this.#rows.set(strike, row);
@@ -207,7 +214,7 @@ export class ChainGrid {
       if (value !== before || cell.text === "") this.#writeText(cell, value, leg !== null);
       if (cell.column.hasBar) this.#writeBar(cell, value);
       if (mayFlash && cell.column.flashes && value !== null && before !== null && value !== before) {
-        flash(cell, value > before ? "up" : "down");
+        this.#light(cell, value > before ? "up" : "down");
       }
     }
   }
@@ -230,6 +237,27 @@ export class ChainGrid {
     if (bar === cell.bar) return;
     cell.bar = bar;
     cell.element.style.backgroundSize = `${bar}% 100%`;
+  }
+
+  /** A step of light and a step of dusk: an animation would repaint every cell at every frame. */
+  #light(cell: Cell, direction: "up" | "down"): void {
+    cell.litUntil = performance.now() + LIT_MS;
+    cell.element.className = `${cell.side[0]} ${direction}`;
+    this.#lit.add(cell);
+    this.#fadeTimer ??= setTimeout(() => this.#fade(), FADE_STEP_MS);
+  }
+
+  #fade(): void {
+    const now = performance.now();
+    for (const cell of this.#lit) {
+      const left_ms = cell.litUntil - now;
+      if (left_ms <= FADE_STEP_MS / 2) {
+        cell.element.className = cell.side[0] ?? "";
+        this.#lit.delete(cell);
+      } else if (left_ms <= LIT_MS / 2) cell.element.classList.add("dusk");
+    }
+    const again = this.#lit.size > 0;
+    this.#fadeTimer = again ? setTimeout(() => this.#fade(), FADE_STEP_MS) : undefined;
   }
 
   #markMoney(chain: Chain): void {
@@ -259,11 +287,4 @@ function digitWidth(element: HTMLElement): number {
   const { fontSize, fontFamily } = getComputedStyle(element);
   context.font = `${fontSize} ${fontFamily}`;
   return context.measureText("0000000000").width / 10;
-}
-
-/** Two names for each direction, so that the same direction twice in a row starts again. */
-function flash(cell: Cell, direction: "up" | "down"): void {
-  const next = cell.flash === direction ? `${direction} again` : direction;
-  cell.flash = next;
-  cell.element.className = `${cell.side[0]} ${next}`;
 }

@@ -1,0 +1,105 @@
+"""The bounded queue of a client: order, bound, and what a slow one is told."""
+
+import json
+from typing import Any
+
+from api.backlog import FRAME_BYTES, Backlog
+from api.messages import Packet
+
+
+def update(seq: int, *, channel: str = "chain:A", size: int = 100, n: int = 1) -> Packet:
+    body = {"type": "update", "channel": channel, "prev": seq - 1, "seq": seq, "pad": "x" * size}
+    return Packet(channel, json.dumps(body).encode(), prev=seq - 1, seq=seq, n=n)
+
+
+def snapshot(channel: str) -> Packet:
+    body = {"type": "snapshot", "channel": channel}
+    return Packet(channel, json.dumps(body).encode(), prev=9, seq=9, n=1)
+
+
+def taken(backlog: Backlog) -> list[dict[str, Any]]:
+    return [json.loads(message) for message in backlog.take(snapshot)]
+
+
+def kinds(backlog: Backlog) -> list[str]:
+    return [message["type"] for message in taken(backlog)]
+
+
+def test_answers_go_before_updates_and_snapshots() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.owe("chain:B")
+    backlog.offer(update(1))
+    backlog.tell({"type": "ack"})
+    assert kinds(backlog) == ["ack", "update", "snapshot"]
+    assert not backlog.ready.is_set()
+
+
+def test_update_of_a_channel_that_is_owed_a_snapshot_is_in_the_snapshot() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.owe("chain:A")
+    backlog.offer(update(1))
+    assert kinds(backlog) == ["snapshot"]
+
+
+def test_owed_snapshot_waits_for_a_first_value() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.owe("chain:A")
+    assert backlog.take(lambda channel: None) == []
+    assert not backlog.ready.is_set()
+    backlog.offer(update(1))
+    assert kinds(backlog) == ["snapshot"]
+
+
+def test_full_backlog_becomes_a_notice_and_a_snapshot() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    for seq in range(1, 31):
+        backlog.offer(update(seq, n=2))
+    notice, whole = taken(backlog)
+    assert notice == {
+        "type": "skipped",
+        "channel": "chain:A",
+        "from": 0,
+        "to": 30,
+        "n": 60,
+        "reason": "slow",
+    }
+    assert whole["type"] == "snapshot"
+    assert backlog.skipped == 60
+    backlog.offer(update(31))
+    assert kinds(backlog) == ["update"]
+
+
+def test_one_message_larger_than_the_bound_still_goes_out() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    backlog.offer(update(1, size=5_000))
+    assert kinds(backlog) == ["update"]
+
+
+def test_memory_of_a_client_that_takes_nothing_is_bounded() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=10_000)
+    for seq in range(10_000):
+        backlog.offer(update(seq, channel=f"contract:{seq % 50}"))
+    assert sum(len(packet.json) for packet in backlog._packets) <= 10_000
+    assert len(backlog._owed) <= 50
+
+
+def test_long_queue_goes_out_in_several_frames_in_order() -> None:
+    backlog = Backlog(is_msgpack=False)
+    for seq in range(1, 9):
+        backlog.offer(update(seq, size=FRAME_BYTES // 3))
+    seen = []
+    while backlog.ready.is_set():
+        frame = taken(backlog)
+        assert 1 <= len(frame) <= 3
+        seen += [message["seq"] for message in frame]
+    assert seen == list(range(1, 9))
+
+
+def test_forgotten_channel_is_sent_no_more() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.offer(update(1))
+    backlog.offer(update(2, channel="chain:B"))
+    backlog.owe("chain:C")
+    backlog.forget("chain:A")
+    backlog.forget("chain:C")
+    assert [message["channel"] for message in taken(backlog)] == ["chain:B"]

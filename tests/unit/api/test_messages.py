@@ -1,0 +1,76 @@
+"""Messages and frames: shapes, and that both encodings say the same."""
+
+import json
+
+import msgspec
+import pytest
+
+from api.messages import (
+    chain_state,
+    contract_state,
+    encode_message,
+    join_frame,
+    select_fields,
+    snapshot_packet,
+    underlying_state,
+    update_packet,
+)
+from pipeline import frames
+from pipeline.models import market_snapshot
+from tests.support import chains
+
+CHAIN = chains.enriched(strikes=3)
+POSITION = frames.Position("e1", 7, 1)
+TEXTS = frames.encode_client_json(CHAIN, market_snapshot(CHAIN.header), POSITION)
+
+
+def test_chain_text_becomes_rows_by_symbol() -> None:
+    state = chain_state(TEXTS.chain)
+    assert list(state.rows) == list(TEXTS.contracts)
+    assert state.ts_ingest == chains.TS_INGEST
+    assert state.position == POSITION
+
+
+def test_contract_and_underlying_have_one_row() -> None:
+    symbol, text = next(iter(TEXTS.contracts.items()))
+    contract = contract_state(text)
+    assert list(contract.rows) == [symbol]
+    assert contract.rows[symbol] == chain_state(TEXTS.chain).rows[symbol]
+    assert list(underlying_state(TEXTS.underlying).rows) == ["NIFTY"]
+
+
+def test_snapshot_has_the_whole_state() -> None:
+    state = chain_state(TEXTS.chain)
+    message = json.loads(snapshot_packet("chain:X", state, state.rows).json)
+    assert message["seq"] == 7
+    assert message["as_of"] == "2026-01-25T10:00:00.000000Z"
+    assert message["header"]["chain"] == "NIFTY-20260127"
+    assert [row["symbol"] for row in message["rows"]] == list(TEXTS.contracts)
+
+
+def test_update_says_what_it_follows_and_what_is_gone() -> None:
+    before = chain_state(TEXTS.chain)
+    after = msgspec.structs.replace(before, position=frames.Position("e1", 9, 2))
+    packet = update_packet("chain:X", before, after, [], ["NIFTY-20260127-25050-CE"], 2)
+    message = json.loads(packet.json)
+    assert (message["prev"], message["seq"], message["n"], message["rows"]) == (7, 9, 2, [])
+    assert message["removed"] == ["NIFTY-20260127-25050-CE"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 300])
+def test_both_encodings_are_arrays_of_the_same_messages(count: int) -> None:
+    messages = [{"type": "pong", "id": number} for number in range(count)]
+    text = join_frame([encode_message(message, False) for message in messages], False)
+    packed = join_frame([encode_message(message, True) for message in messages], True)
+    assert json.loads(text) == messages == msgspec.msgpack.decode(packed)
+
+
+def test_packet_says_the_same_in_both_encodings() -> None:
+    state = chain_state(TEXTS.chain)
+    packet = snapshot_packet("chain:X", state, state.rows)
+    assert msgspec.msgpack.decode(packet.encoded(True)) == json.loads(packet.encoded(False))
+
+
+def test_selected_row_keeps_its_symbol() -> None:
+    row = next(iter(chain_state(TEXTS.chain).rows.values()))
+    assert set(json.loads(select_fields(row, ("iv", "last")))) == {"symbol", "iv", "last"}
