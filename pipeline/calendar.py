@@ -11,6 +11,7 @@ The expiry rule is for tests and the simulator. A provider's own list of expirie
 
 import enum
 from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,6 +161,7 @@ def has_weeklies(underlying: str, on: date) -> bool:
     return _rule(_FACTS.underlyings[underlying], on, on).week is not None
 
 
+@lru_cache(maxsize=256)
 def expiries(underlying: str, from_date: date, count: int | None = None) -> Expiries:
     """The expiries listed on `from_date`, that day included, shaped like the provider's list.
 

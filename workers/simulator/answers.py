@@ -6,9 +6,11 @@ six-decimal keys in ascending order, and keys stand where the provider puts them
 knows where a number comes from.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -49,9 +51,16 @@ def number(value: float) -> str:
     return format(Decimal(text), "f") if "e" in text else text
 
 
+# Prices are multiples of a tick: the same few thousand texts all day.
+price = lru_cache(maxsize=65_536)(number)
+
+
 def rounded(value: float) -> str:
     """A Greek: five decimals without trailing zeros, `-0` where it vanishes from below."""
-    return f"{value:.5f}".rstrip("0").rstrip(".")
+    if -0.000005 < value < 0.000005:  # half of all legs: nothing to format
+        return "0" if math.copysign(1.0, value) > 0.0 else "-0"
+    text = f"{value:.5f}".rstrip("0")
+    return text[:-1] if text[-1] == "." else text
 
 
 def chain(columns: ChainColumns) -> str:
@@ -59,16 +68,16 @@ def chain(columns: ChainColumns) -> str:
     before = [
         *([rounded(value) for value in greek.tolist()] for greek in _greeks(columns)),
         [number(value) for value in columns.iv_percent.tolist()],
-        [number(value) for value in columns.last.tolist()],
+        [price(value) for value in columns.last.tolist()],
         columns.open_interest.tolist(),
-        [number(value) for value in columns.previous_close.tolist()],
+        [price(value) for value in columns.previous_close.tolist()],
         columns.previous_open_interest.tolist(),
         columns.previous_volume.tolist(),
     ]
     after = [
-        [number(value) for value in columns.ask.tolist()],
+        [price(value) for value in columns.ask.tolist()],
         columns.ask_quantity.tolist(),
-        [number(value) for value in columns.bid.tolist()],
+        [price(value) for value in columns.bid.tolist()],
         columns.bid_quantity.tolist(),
         columns.volume.tolist(),
     ]

@@ -26,7 +26,7 @@ from workers.simulator.requests import Refused
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
 
-_MOST_PREVIOUS = 96  # bodies kept for `stale`: every chain once
+_MOST_PREVIOUS = 48  # bodies kept for `stale`: every chain once
 _LARGEST_BODY = 1_000_000  # bytes of a request; 1,000 ids take about 10,000
 
 

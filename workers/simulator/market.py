@@ -20,7 +20,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
 _INDEX_S = 0.25  # the index is published this often
-_MOST_VIEWS = 96  # every chain of the four underlyings, with room to spare
+_MOST_VIEWS = 48  # every chain of the four underlyings
 
 
 class ChainColumns(NamedTuple):

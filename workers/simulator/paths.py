@@ -35,7 +35,7 @@ _BASIS_SD = 0.0002  # of the forward
 
 @lru_cache(maxsize=16)
 def spot_path(seed: int, underlying: Underlying, day: int) -> Floats:
-    """Spot in rupees at each second of a market day: 86,401 values, the last the next day's first."""
+    """Spot in rupees at each second of a market day: 86,401 values, the next day's first too."""
     market = _log_path(seed, "market", day)
     own = _log_path(seed, underlying.name, day)
     path: Floats = underlying.base * np.exp(

@@ -113,9 +113,11 @@ def _solve_deviation(forward: Floats, strike: Floats, target: Floats, start: Flo
     """σ√T at which the out-of-the-money option is worth `target`.
 
     Newton on the logarithm of the price: it is concave in σ, so that after one step the iteration
-    climbs to the root from below and cannot run away.
+    climbs to the root from below and cannot run away. Each element stops by itself, so that its
+    digits do not depend on what is solved beside it.
     """
     deviation = np.clip(start, *_VOLATILITY_BOUNDS)
+    is_settled = np.zeros(deviation.shape, np.bool_)
     for _ in range(_MAX_STEPS):
         value = out_of_the_money(forward, strike, deviation)
         d1 = np.log(forward / strike) / deviation + 0.5 * deviation
@@ -125,7 +127,9 @@ def _solve_deviation(forward: Floats, strike: Floats, target: Floats, start: Flo
         step = -np.log(ratio) * value / np.where(is_usable, vega, 1.0)
         moved = np.where(is_usable, deviation + step, deviation * 2.0)
         moved = np.clip(moved, deviation / 4.0, deviation * 4.0)
-        if np.all(np.abs(moved - deviation) <= _TOLERANCE * moved):
-            return moved
+        moved = np.where(is_settled, deviation, moved)
+        is_settled = np.abs(moved - deviation) <= _TOLERANCE * moved
         deviation = moved
+        if is_settled.all():
+            break
     return deviation

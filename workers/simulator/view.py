@@ -75,7 +75,8 @@ class DayView:
         self.high, self.low = self.open.copy(), self.open.copy()
         self.greeks = np.zeros((5, len(legs.strike)))
         self._grid_steps = 0
-        self._grid_sum = np.zeros(len(legs.strike))
+        # Row n: the sum of each leg's worth over the first n steps of the day.
+        self._grid_sums = np.zeros((exchange.DAY_S // _GRID_S + 1, len(legs.strike)))
 
     def bring_to(self, since_s: float) -> Integers:
         """Take in every trade up to that second of the day; gives the legs that changed."""
@@ -90,7 +91,8 @@ class DayView:
         if len(traded):
             at_s, price, iv = self.activity.trade(traded, count[traded])
             self.traded_s[traded], self.last[traded], guess[traded] = at_s, price, iv
-            average = (self._grid_sum[traded] + price) / (self._grid_steps + 1)
+            steps = (at_s // _GRID_S).astype(np.int64) + 1
+            average = (self._grid_sums[steps, traded] + price) / (steps + 1)
             self.average[traded] = np.round(average, 2)
             self.high[traded] = np.maximum(self.high[traded], price)
             self.low[traded] = np.minimum(self.low[traded], price)
@@ -157,7 +159,7 @@ class DayView:
             at_s = np.array([float(self._grid_steps * _GRID_S)])
             worth, _iv = self.activity.worth(self._everyone, at_s)
             worth = np.round(np.maximum(np.round(worth / TICK), 1.0) * TICK, 2)
-            self._grid_sum += worth
+            self._grid_sums[self._grid_steps + 1] = self._grid_sums[self._grid_steps] + worth
             self._grid_steps += 1
             self.high = np.where(is_busy, np.maximum(self.high, worth), self.high)
             self.low = np.where(is_busy, np.minimum(self.low, worth), self.low)
