@@ -223,5 +223,6 @@ def _serve(telemetry: Telemetry, host: str, port: int) -> ThreadingHTTPServer:
 
     server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    # Asked often whether to stop: a process that drains shall not wait half a second for this.
+    threading.Thread(target=server.serve_forever, args=(0.05,), name="metrics", daemon=True).start()
     return server

@@ -22,7 +22,7 @@ def exposed() -> re.Pattern[str]:
     """Matches every metric name that some process of the project can show."""
     patterns = {re.escape(name) for name in _GIVEN}
     for module in rooms.modules().values():
-        patterns |= set(_of_module(module.tree))
+        patterns |= set(_of_module(module))
     return re.compile("|".join(sorted(patterns)))
 
 
@@ -35,8 +35,8 @@ def prometheus_names(kind: str, name_pattern: str, unit: str) -> list[str]:
     return [base + suffix for suffix in _SUFFIXES[kind]]
 
 
-def _of_module(tree: ast.Module) -> Iterator[str]:
-    for function in ast.walk(tree):
+def _of_module(module: rooms.Module) -> Iterator[str]:
+    for function in module.nodes:
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         values = _assigned(function)

@@ -4,6 +4,7 @@ Typing-only imports, imports inside functions and `importlib.import_module("…"
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,11 +28,11 @@ _REDIS_KEY = re.compile(
 
 
 class Module(NamedTuple):
-    """One source file: its dotted name, whether it is a package's `__init__`, and its tree."""
+    """One source file: its dotted name, whether it is a package's `__init__`, and its syntax."""
 
     name: str
     is_package: bool
-    tree: ast.Module
+    nodes: tuple[ast.AST, ...]
 
 
 class Import(NamedTuple):
@@ -52,9 +53,10 @@ class Text(NamedTuple):
 
 def parse(name: str, source: str, *, is_package: bool = False) -> Module:
     """A module from its source."""
-    return Module(name, is_package, ast.parse(source))
+    return Module(name, is_package, tuple(ast.walk(ast.parse(source))))
 
 
+@functools.cache
 def modules(checkout: Path = CHECKOUT) -> dict[str, Module]:
     """Every module of the project by its dotted name."""
     found = {}
@@ -72,7 +74,7 @@ def modules(checkout: Path = CHECKOUT) -> dict[str, Module]:
 def imports(module: Module) -> list[Import]:
     """Every import of a module, wherever it stands. `from a import b` gives `a.b`."""
     found = []
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -134,7 +136,7 @@ def environment_reads(module: Module) -> list[int]:
     """Lines on which a module touches the environment through `os`."""
     names = {"environ", "environb", "getenv", "putenv", "unsetenv"}
     lines = []
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Attribute) and node.attr in names:
             if isinstance(node.value, ast.Name) and node.value.id == "os":
                 lines.append(node.lineno)
@@ -155,8 +157,8 @@ def redis_keys(module: Module) -> list[Text]:
 
 def texts(module: Module) -> Iterator[Text]:
     """String and bytes literals of a module, without docstrings."""
-    documentation = _documentation(module.tree)
-    for node in ast.walk(module.tree):
+    documentation = _documentation(module)
+    for node in module.nodes:
         if not isinstance(node, ast.Constant) or id(node) in documentation:
             continue
         if isinstance(node.value, str):
@@ -168,7 +170,7 @@ def texts(module: Module) -> Iterator[Text]:
 def long_functions(module: Module, limit: int) -> list[str]:
     """Functions of more lines than the limit; decorators and docstring do not count."""
     found = []
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             documented = ast.get_docstring(node) is not None and first.end_lineno is not None
@@ -199,11 +201,11 @@ def _is_dynamic_import(node: ast.Call) -> bool:
     )
 
 
-def _documentation(tree: ast.Module) -> set[int]:
+def _documentation(module: Module) -> set[int]:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     return {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in module.nodes
         if isinstance(node, kinds)
         and node.body
         and isinstance(node.body[0], ast.Expr)

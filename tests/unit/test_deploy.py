@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import msgspec
 import promql_parser
 import pytest
 import yaml
+from jsonschema.validators import validator_for
+from ruamel.yaml import YAML
 
 from pipeline.config import PREFIX, Settings
 from pipeline.telemetry import Telemetry
@@ -22,6 +25,7 @@ from tests.support import metrics
 from tests.support.rooms import CHECKOUT
 
 SCRIPTS = Path(sys.executable).parent
+SCHEMAS = resources.files("check_jsonschema") / "builtin_schemas/vendor"
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name for name, service in SERVICES.items() if service["image"] == "stockify:local"}
@@ -112,13 +116,12 @@ def environment_of(service: str) -> dict[str, Any]:
     ids=["compose", "workflow"],
 )
 def test_file_follows_its_published_schema(schema: str, path: str) -> None:
-    done = subprocess.run(
-        [SCRIPTS / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", CHECKOUT / path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    published = json.loads((SCHEMAS / f"{schema}.json").read_text())
+    check = validator_for(published)(published)
+    # YAML 1.2, in which the key `on` of a workflow is a text and not a truth.
+    document = YAML(typ="safe", pure=True).load(CHECKOUT / path)
+    assert [error.message for error in check.iter_errors(document)] == []
+    assert list(check.iter_errors({**document, "jobs": 1, "services": 1})) != []
 
 
 def test_compose_runs_every_worker_that_up_runs() -> None:
