@@ -69,8 +69,9 @@ class Activity(NamedTuple):
     def volume(self, chosen: Integers, count: Integers) -> Integers:
         """Units traded after that many trades of each chosen leg."""
         jitter = randomness.uniform(self.purpose, self.legs.security_id[chosen], count)
-        lots = np.floor(self.lots_a_trade[chosen] * (count + jitter)).astype(np.int64)
-        return np.where(count > 0, lots, 0) * self.lot
+        # One lot each, and a share of the rest that varies from trade to trade.
+        more = np.floor((self.lots_a_trade[chosen] - 1.0) * (count + jitter)).astype(np.int64)
+        return np.where(count > 0, count + more, 0) * self.lot
 
     def trade(self, chosen: Integers, number: Integers) -> tuple[Floats, Floats, Floats]:
         """The trade of that number of each chosen leg: seconds into the day, price, true IV."""
