@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from tests.support.servers import free_port
 SECRET = "a secret of the tests, long enough for HS256"
 EPOCH = "e1"
 WAIT_S = 10.0
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes long
 
 
 @dataclass
@@ -167,7 +169,7 @@ async def running(
     serving = asyncio.create_task(gateway_process.serve(context, bounds))
     url = f"http://127.0.0.1:{settings.gateway_port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, verify=_NO_TLS) as http:
             await _answering(http, serving)
             yield Gateway(settings, redis, http, telemetry, stopping, topics, bounds)
     finally:

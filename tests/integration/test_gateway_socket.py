@@ -1,0 +1,500 @@
+"""`/v1/ws` over a real gateway and a real Valkey: the protocol, its bounds, and its outages."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+import websockets
+
+from api.gateway import Limits
+from pipeline.models import EnrichedChain
+from tests.support import gateway, servers
+from tests.support.gateway import CHAIN, QUICK, Gateway, moved, until_true
+
+CHANNEL = "chain:NIFTY-20260127"
+ATM = "NIFTY-20260127-25000-CE"
+
+
+@pytest.fixture
+async def served(valkey: str) -> AsyncIterator[Gateway]:
+    async with gateway.running(valkey, limits=QUICK) as running:
+        await running.publish(CHAIN, 5)
+        yield running
+
+
+async def closed(client: gateway.Client) -> int:
+    """The code with which the server ends the session."""
+    with contextlib.suppress(websockets.ConnectionClosed):
+        await client.until(lambda message: False)
+    assert client.socket.close_code is not None
+    return client.socket.close_code
+
+
+def applied(rows: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+    """What a client holds after a message."""
+    held = {} if message["type"] == "snapshot" else dict(rows)
+    held |= {row["symbol"]: row for row in message["rows"]}
+    return {name: row for name, row in held.items() if name not in message.get("removed", [])}
+
+
+# The order of things
+
+
+async def test_hello_comes_first_and_says_the_bounds(served: Gateway) -> None:
+    async with served.client(is_authenticated=False) as client:
+        hello = await client.next()
+        assert (hello["type"], hello["protocol"]) == ("hello", "stockify.v1")
+        assert hello["limits"]["operations_per_s"] == 10
+        assert client.socket.subprotocol == "stockify.v1"
+
+
+async def test_snapshot_comes_before_updates_and_updates_link_up(served: Gateway) -> None:
+    async with served.client() as client:
+        ack = await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+        assert (ack["type"], ack["channels"], ack["refused"]) == ("ack", [CHANNEL], [])
+        snapshot = await client.next()
+        assert (snapshot["type"], snapshot["epoch"], snapshot["seq"]) == ("snapshot", "e1", 5)
+        assert snapshot["as_of"] == "2026-01-25T10:00:00.000000Z"
+        assert len(snapshot["rows"]) == CHAIN.header.n
+        rows, last = applied({}, snapshot), snapshot["seq"]
+        chain = CHAIN
+        for seq in (6, 9, 11):
+            chain = moved(chain, seconds=3, last={3: 90.0 + seq}, volume={3: 65 * seq, 8: 65 * seq})
+            await served.publish(chain, seq)
+            update = await client.of("update", CHANNEL)
+            assert (update["prev"], update["seq"], update["n"]) == (last, seq, 1)
+            assert {row["symbol"] for row in update["rows"]} == {
+                list(rows)[3],
+                list(rows)[8],
+            }
+            assert update["header"]["ts_ingest"] == chain.header.ts_ingest
+            rows, last = applied(rows, update), seq
+        whole = (await served.get("/v1/chains/NIFTY/nearest")).json()
+        assert list(rows.values()) == whole["data"]
+        assert whole["meta"]["seq"] == last
+
+
+async def test_all_kinds_of_channel_share_one_flush(served: Gateway) -> None:
+    channels = ["underlying:NIFTY", CHANNEL, f"contract:{ATM}"]
+    async with served.client() as client:
+        await client.ask("subscribe", channels=channels, interval_ms=100)
+        for channel in channels:
+            assert (await client.of("snapshot", channel))["seq"] == 5
+        frames = client.frames
+        await served.publish(moved(CHAIN, seconds=3, last={20: 99.0}), 6)
+        updates = [await client.until(lambda m: m["type"] == "update") for _ in channels]
+        assert {update["channel"] for update in updates} == set(channels)
+        assert {update["prev"] for update in updates} == {5}
+        assert client.frames == frames + 1
+        by_channel = {update["channel"]: update for update in updates}
+        assert by_channel[f"contract:{ATM}"]["rows"][0]["last"] == 99.0
+        assert by_channel["underlying:NIFTY"]["rows"][0]["symbol"] == "NIFTY"
+
+
+async def test_busy_channel_is_conflated_to_one_update_an_interval(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=1000)
+        await client.of("snapshot", CHANNEL)
+        for seq in range(6, 36):
+            await served.publish(moved(CHAIN, seconds=seq, last={seq: 1.5 * seq}), seq)
+            await asyncio.sleep(0.01)
+        updates = []
+        while not updates or updates[-1]["seq"] < 35:
+            updates.append(await client.of("update", CHANNEL))
+        assert len(updates) <= 3
+        assert sum(update["n"] for update in updates) == 30
+        assert [update["prev"] for update in updates[1:]] == [u["seq"] for u in updates[:-1]]
+
+
+async def test_joining_client_gets_the_state_its_group_has(served: Gateway) -> None:
+    async with served.client() as first, served.client() as second:
+        await first.ask("subscribe", channels=[CHANNEL], interval_ms=1000)
+        await first.of("snapshot", CHANNEL)
+        for seq in (6, 7, 8):
+            await served.publish(moved(CHAIN, seconds=seq, last={seq: 1.5 * seq}), seq)
+        await second.ask("subscribe", channels=[CHANNEL], interval_ms=1000)
+        snapshot = await second.of("snapshot", CHANNEL)
+        await served.publish(moved(CHAIN, seconds=9, last={9: 1.5}), 9)
+        rows, last = applied({}, snapshot), snapshot["seq"]
+        while last < 9:
+            update = await second.of("update", CHANNEL)
+            assert update["prev"] == last
+            rows, last = applied(rows, update), update["seq"]
+        whole = (await served.get("/v1/chains/NIFTY/nearest")).json()["data"]
+        assert list(rows.values()) == whole
+
+
+async def test_removed_legs_and_a_new_epoch(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+        rows = applied({}, await client.of("snapshot", CHANNEL))
+        await served.publish(moved(_without_last_strike(CHAIN), seconds=3), 6)
+        update = await client.of("update", CHANNEL)
+        assert sorted(update["removed"]) == sorted(list(rows)[-2:])
+        await served.publish(moved(CHAIN, seconds=6), 1, epoch="e2")
+        snapshot = await client.of("snapshot", CHANNEL)
+        assert (snapshot["epoch"], snapshot["seq"]) == ("e2", 1)
+
+
+def _without_last_strike(chain: EnrichedChain) -> EnrichedChain:
+    header = msgspec.structs.replace(chain.header, n=chain.header.n - 2)
+    return EnrichedChain(header, {name: column[:-2] for name, column in chain.legs.items()})
+
+
+async def test_fields_cut_rows_and_hide_other_changes(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=0, fields=["last", "iv"])
+        snapshot = await client.of("snapshot", CHANNEL)
+        assert set(snapshot["rows"][0]) == {"symbol", "last", "iv"}
+        await served.publish(moved(CHAIN, seconds=3, volume={1: 65}, last={2: 9.5}), 6)
+        update = await client.of("update", CHANNEL)
+        assert [row["last"] for row in update["rows"]] == [9.5]
+
+
+async def test_msgpack_says_the_same_as_json(served: Gateway) -> None:
+    async with served.client() as text, served.client(msgpack=True) as packed:
+        assert packed.socket.subprotocol == "stockify.v1.msgpack"
+        messages = []
+        for client in (text, packed):
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            messages.append(await client.of("snapshot", CHANNEL))
+        assert messages[0] == messages[1]
+        await served.publish(moved(CHAIN, seconds=3, last={2: 9.5}), 6)
+        updates = [await client.of("update", CHANNEL) for client in (text, packed)]
+        assert updates[0] == updates[1]
+
+
+async def test_subscriptions_answer_with_the_full_set_and_reasons(served: Gateway) -> None:
+    async with served.client() as client:
+        first = await client.ask("subscribe", channels=["chain:NIFTY-nearest", "chain:NIFTY"])
+        assert first["channels"] == [CHANNEL]
+        assert first["resolved"] == {"chain:NIFTY-nearest": CHANNEL}
+        assert [(r["channel"], r["code"]) for r in first["refused"]] == [
+            ("chain:NIFTY", "malformed_channel")
+        ]
+        names = ["underlying:NIFTY", "underlying:GOLD", "contract:NIFTY-20260127-1-CE"]
+        second = await client.ask(
+            "subscribe", channels=names, since={CHANNEL: {"epoch": "e1", "seq": 3}}
+        )
+        assert second["channels"] == [CHANNEL, "underlying:NIFTY"]
+        assert {r["channel"]: r["code"] for r in second["refused"]} == {
+            "underlying:GOLD": "unknown_symbol",
+            "contract:NIFTY-20260127-1-CE": "unknown_symbol",
+        }
+        assert second["recovered"] == {CHANNEL: False}
+        third = await client.ask("unsubscribe", channels=[CHANNEL, "chain:X"])
+        assert third["channels"] == ["underlying:NIFTY"]
+        await served.publish(moved(CHAIN, seconds=3), 6)
+        message = await client.until(lambda m: m["type"] == "update")
+        assert message["channel"] == "underlying:NIFTY"
+
+
+async def test_channel_without_a_value_yet_gets_its_snapshot_with_the_first(valkey: str) -> None:
+    async with gateway.running(valkey, limits=QUICK) as served, served.client() as client:
+        ack = await client.ask("subscribe", channels=["underlying:NIFTY"])
+        assert ack["channels"] == ["underlying:NIFTY"]
+        await served.publish(CHAIN, 5)
+        assert (await client.of("snapshot", "underlying:NIFTY"))["seq"] == 5
+
+
+async def test_resync_gives_a_fresh_snapshot(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+        await client.of("snapshot", CHANNEL)
+        answer = await client.ask("resync", channels=[CHANNEL, "chain:X"])
+        assert [refusal["code"] for refusal in answer["refused"]] == ["not_subscribed"]
+        assert (await client.of("snapshot", CHANNEL))["seq"] == 5
+
+
+async def test_idle_session_gets_heartbeats_with_freshness(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL])
+        beat = await client.until(lambda m: m["type"] == "heartbeat")
+        assert beat["channels"][CHANNEL]["as_of"] == "2026-01-25T10:00:00.000000Z"
+        assert 30_000 <= beat["channels"][CHANNEL]["age_ms"] < 60_000
+        pong = await client.ask("ping")
+        assert pong["type"] == "pong"
+
+
+# Who may come in
+
+
+async def test_token_in_the_header_needs_no_auth_message(served: Gateway) -> None:
+    headers = {"Authorization": f"Bearer {served.token('live')}"}
+    async with served.client(is_authenticated=False, additional_headers=headers) as client:
+        ack = await client.until(lambda m: m["type"] == "ack")
+        assert (ack["op"], ack["scopes"]) == ("auth", ["live"])
+        assert (await client.ask("subscribe", channels=[CHANNEL]))["refused"] == []
+
+
+@pytest.mark.parametrize(
+    ("token", "code"), [("garbage", 4401), ("", 4401), ("history", 4403)], ids=str
+)
+async def test_token_that_does_not_hold_closes(served: Gateway, token: str, code: int) -> None:
+    async with served.client(is_authenticated=False) as client:
+        await client.send("auth", token=served.token("history") if code == 4403 else token)
+        assert await closed(client) == code
+
+
+@pytest.mark.parametrize("header", ["Bearer garbage", "Basic dXNlcjpwYXNz"])
+async def test_header_that_does_not_hold_closes(served: Gateway, header: str) -> None:
+    headers = {"Authorization": header}
+    async with served.client(is_authenticated=False, additional_headers=headers) as client:
+        assert await closed(client) == 4401
+
+
+async def test_late_auth_closes(served: Gateway) -> None:
+    async with served.client(is_authenticated=False) as client:
+        error = await client.ask("subscribe", channels=[CHANNEL])
+        assert (error["type"], error["code"]) == ("error", "unauthenticated")
+        assert await closed(client) == 4408
+
+
+async def test_expiring_token_closes_unless_renewed(served: Gateway) -> None:
+    async with served.client() as renewed, served.client() as expiring:
+        for client in (renewed, expiring):
+            ack = await client.ask("auth", token=served.token(ttl_s=-4))
+            assert ack["op"] == "auth"
+        await renewed.ask("auth", token=served.token())
+        assert await closed(expiring) == 4401
+        assert (await renewed.ask("ping"))["type"] == "pong"
+
+
+async def test_token_in_the_address_does_not_count(served: Gateway) -> None:
+    url = f"{served.socket_url}?token={served.token()}"
+    async with websockets.connect(url) as connection:
+        assert await closed(gateway.Client(connection)) == 4408
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+async def test_foreign_origin_is_refused(served: Gateway, origin: str) -> None:
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        async with websockets.connect(served.socket_url, origin=websockets.Origin(origin)):
+            pass
+    assert caught.value.response.status_code == 403
+    assert json.loads(caught.value.response.body)["code"] == "foreign_origin"
+
+
+async def test_own_and_listed_origins_may_connect(valkey: str) -> None:
+    listed = "https://desk.example"
+    async with gateway.running(valkey, gateway_origins=(listed,)) as served:
+        own = f"http://127.0.0.1:{served.settings.gateway_port}"
+        for origin in (own, listed):
+            async with served.client(origin=websockets.Origin(origin)) as client:
+                assert (await client.ask("ping"))["type"] == "pong"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "null", "", "\x00"], ids=["open", "array", "null", "empty", "zero"]
+)
+async def test_malformed_message_closes(served: Gateway, text: str) -> None:
+    async with served.client() as client:
+        await client.socket.send(text)
+        assert await closed(client) == 4400
+
+
+async def test_binary_message_on_the_json_protocol_closes(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.socket.send(b"{}")
+        assert await closed(client) == 4400
+
+
+async def test_wrong_operations_are_answered_and_the_session_goes_on(served: Gateway) -> None:
+    async with served.client() as client:
+        for op, fields, code in (
+            ("fly", {}, "unknown_op"),
+            ("subscribe", {}, "invalid_op"),
+            ("subscribe", {"channels": [], "interval_ms": 7}, "invalid_op"),
+            ("subscribe", {"channels": [CHANNEL], "fields": ["colour"]}, "unknown_field"),
+            ("auth", {"token": 5}, "invalid_op"),
+        ):
+            error = await client.ask(op, **fields)
+            assert (error["type"], error["code"]) == ("error", code)
+        assert (await client.ask("ping"))["type"] == "pong"
+
+
+async def test_message_above_the_bound_closes(served: Gateway) -> None:
+    async with served.client() as client:
+        await client.send("auth", token="x" * 70_000)
+        assert await closed(client) == 1009
+
+
+async def test_too_many_operations_close(served: Gateway) -> None:
+    async with served.client() as client:
+        for _ in range(60):
+            await client.send("ping")
+        assert await closed(client) == 4429
+
+
+async def test_too_many_channels_are_refused_and_absurd_many_close(valkey: str) -> None:
+    async with gateway.running(valkey, limits=Limits(channels=3)) as served:
+        await served.publish(CHAIN, 5)
+        async with served.client() as client:
+            names = [f"contract:{name}" for name in _symbols()]
+            await client.ask("subscribe", channels=names[:2])
+            ack = await client.ask("subscribe", channels=names[1:4])
+            assert len(ack["channels"]) == 3
+            assert [refusal["code"] for refusal in ack["refused"]] == ["too_many_channels"]
+            await client.send("subscribe", channels=names[:4])
+            assert await closed(client) == 4413
+
+
+def _symbols() -> list[str]:
+    return [f"NIFTY-20260127-{strike}-CE" for strike in (24950, 25000, 25050, 25100)]
+
+
+# Outages and slow clients
+
+
+async def test_restart_of_redis_heals(tmp_path: Path) -> None:
+    with servers.running(servers.valkey_binary(), tmp_path) as server:
+        async with gateway.running(server.url, limits=QUICK) as served, served.client() as client:
+            await served.publish(CHAIN, 5)
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            snapshot = await client.of("snapshot", CHANNEL)
+            for seq in (6, 7):
+                await asyncio.to_thread(server.stop)
+                assert (await served.get("/v1/underlyings")).status_code == 503
+                refused = await client.ask("subscribe", channels=["underlying:NIFTY"])
+                assert (refused["type"], refused["code"]) == ("error", "unavailable")
+                await asyncio.to_thread(server.start)
+                await served.publish(moved(CHAIN, seconds=seq, last={1: float(seq)}), seq)
+                update = await client.of("update", CHANNEL)
+                assert update["seq"] == seq
+                assert update["prev"] == snapshot["seq"] if seq == 6 else seq - 1
+            ready = (await served.http.get("/readyz")).json()
+            assert ready["checks"]["redis"]["is_up"] is True
+
+
+async def test_server_that_tells_of_no_changes_is_read_by_timer(tmp_path: Path) -> None:
+    with servers.running(servers.valkey_binary(), tmp_path) as server:
+        async with gateway.running(server.url) as first:
+            await first.redis.config_set("notify-keyspace-events", "")
+        async with gateway.running(server.url) as served, served.client() as client:
+            await served.publish(CHAIN, 5)
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            await client.of("snapshot", CHANNEL)
+            await served.publish(moved(CHAIN, seconds=3), 6)
+            assert (await client.of("update", CHANNEL))["seq"] == 6
+            ready = (await served.http.get("/readyz")).json()
+            assert ready["checks"]["notifications"]["is_up"] is False
+            assert any("notify-keyspace-events" in reason for reason in ready["reasons"])
+
+
+async def _stalled(served: Gateway) -> socket.socket:
+    """A raw connection that subscribes and then reads nothing at all."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", served.settings.gateway_port))
+    request = (
+        "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Authorization: Bearer {served.token()}\r\n\r\n"
+    )
+    await loop.sock_sendall(raw, request.encode())
+    assert b" 101 " in await loop.sock_recv(raw, 64)
+    message = json.dumps({"op": "subscribe", "channels": [CHANNEL], "interval_ms": 0}).encode()
+    assert len(message) < 126
+    await loop.sock_sendall(raw, bytes((0x81, 0x80 | len(message))) + bytes(4) + message)
+    return raw
+
+
+def _clients(served: Gateway) -> float:
+    count: float = served.telemetry.report()["gauges"]["clients"]
+    return count
+
+
+def _is_open(served: Gateway, client: socket.socket) -> bool:
+    """Whether the gateway still holds its end of a connection."""
+    ends = (served.settings.gateway_port, client.getsockname()[1])
+    return any(
+        (found.laddr.port, found.raddr.port) == ends
+        for found in psutil.Process().net_connections("tcp")
+        if found.laddr and found.raddr
+    )
+
+
+async def test_stalled_client_is_cut_and_hurts_nobody(served: Gateway) -> None:
+    sloth = await _stalled(served)
+    try:
+        async with served.client() as healthy:
+            await healthy.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            await healthy.of("snapshot", CHANNEL)
+            last = 5
+            chain = CHAIN
+            for seq in range(6, 300):
+                changed = dict.fromkeys(range(42), float(seq))
+                chain = moved(chain, seconds=1, last=changed, bid=changed)
+                await served.publish(chain, seq)
+                update = await healthy.of("update", CHANNEL)
+                assert update["prev"] == last
+                last = update["seq"]
+                if _clients(served) == 1:
+                    break
+            await until_true(lambda: _clients(served) == 1)
+            await until_true(lambda: not _is_open(served, sloth))
+            assert (await healthy.ask("ping"))["type"] == "pong"
+    finally:
+        sloth.close()
+
+
+async def test_slow_client_is_told_what_it_missed_and_catches_up(valkey: str) -> None:
+    limits = Limits(backlog_bytes=40_000)
+    async with gateway.running(valkey, limits=limits) as served:
+        await served.publish(CHAIN, 5)
+        options: dict[str, Any] = {"max_queue": 1, "compression": None}
+        async with served.client(**options) as client:
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            rows = applied({}, await client.of("snapshot", CHANNEL))
+            chain, last = CHAIN, 5
+            for seq in range(6, 260):
+                chain = moved(chain, seconds=1, last=dict.fromkeys(range(42), float(seq)))
+                await served.publish(chain, seq)
+                await asyncio.sleep(0)
+            skipped = 0
+            while last < 259:
+                message = await client.next()
+                if message["type"] == "skipped":
+                    assert message["from"] == last
+                    skipped += message["n"]
+                    message = await client.next()
+                    assert message["type"] == "snapshot"
+                    assert message["seq"] >= last
+                elif message["type"] == "update":
+                    assert message["prev"] == last
+                else:
+                    continue
+                rows, last = applied(rows, message), message["seq"]
+            whole = (await served.get("/v1/chains/NIFTY/nearest")).json()["data"]
+            assert list(rows.values()) == whole
+            assert skipped > 0
+
+
+async def test_sessions_are_closed_for_a_restart(valkey: str) -> None:
+    async with gateway.running(valkey) as served, served.client() as client:
+        served.stopping.set()
+        assert await closed(client) == 1012
+
+
+async def test_clients_that_left_leave_nothing_behind(served: Gateway) -> None:
+    for _ in range(3):
+        async with served.client() as client:
+            await client.ask("subscribe", channels=[CHANNEL, "underlying:NIFTY"])
+    await until_true(lambda: _clients(served) == 0)
+    watched = await served.redis.pubsub_numsub(
+        served.topics.keyspace_event(served.topics.latest("NIFTY-20260127"))
+    )
+    assert watched[0][1] == 0
