@@ -24,7 +24,7 @@ from pipeline.models import ContractId, parse_symbol
 Row = dict[str, Any]
 
 CONNECT_S = 5
-WAIT_S = 5.0  # for a free connection; above it the store counts as away
+WAIT_S = 3.0  # for a free connection; above it the store counts as away
 RECONNECT_S = 2.0  # then the pool gives up and the next call tries anew, without a long back-off
 # Where the last snapshot of a chain is looked for first, so that a question about now does not
 # plan over every day there is.

@@ -28,7 +28,10 @@ READ_ENTRIES = 32  # the flat part of the cost curve of a read
 # Reads that wait while a batch commits; with the batch itself this bounds the memory: some
 # 20,000 + 5 · 32 · 300 rows, under 30 MB.
 READS_AHEAD = 4
-LAST_ATTEMPTS = 4  # when told to stop with Postgres away; about a second, then entries stay pending
+# How long one attempt waits for a connection, and how many there are when told to stop with
+# Postgres away: together well within the time a worker has to drain. Then entries stay pending.
+CONNECTION_WAIT_S = 2.0
+LAST_ATTEMPTS = 3
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -114,8 +117,12 @@ class Writer:
 
 async def store(context: Context) -> None:
     """Store every shard of the enriched stream until stopping."""
-    rows.warmup()
-    database = Database(context.settings.database_url, max_size=2 * context.topics.shards)
+    await asyncio.to_thread(rows.warmup)  # seconds where the cache is cold; the heartbeat goes on
+    database = Database(
+        context.settings.database_url,
+        max_size=2 * context.topics.shards,
+        wait_s=CONNECTION_WAIT_S,
+    )
     await database.open()
     try:
         shards = [_Shard(context, database, n) for n in range(context.topics.shards)]

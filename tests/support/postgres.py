@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pipeline import migrations
+from pipeline.database import Database
 from stockify.engines.postgres import STOP_STEPS, Postgres
 from stockify.processes import Launch
 from tests.support.servers import free_port
@@ -39,7 +40,6 @@ class PostgresServer:
     def __init__(self, launch: Launch, url: str, log: Path) -> None:
         self.launch, self.url, self._log = launch, url, log
         self.process: subprocess.Popen[bytes] | None = None
-        self._has_template = False
 
     def start(self) -> None:
         with open(self._log, "ab") as log:
@@ -89,6 +89,17 @@ class PostgresServer:
     def database_url(self, name: str) -> str:
         return f"{self.url.rpartition('/')[0]}/{name}"
 
+    def make_template(self) -> None:
+        """Migrate the database that `database` copies; not to be called from a running loop."""
+        self._execute(f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0")
+        asyncio.run(migrations.migrate(self.database_url(_TEMPLATE)))
+        # TimescaleDB's own worker connects to every database it may, and a copy needs it idle.
+        self._execute(f"ALTER DATABASE {_TEMPLATE} WITH ALLOW_CONNECTIONS false")
+        self._execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE datname = '{_TEMPLATE}'"
+        )
+
     @contextlib.contextmanager
     def empty_database(self) -> Iterator[str]:
         """The URL of a database in which nothing is yet."""
@@ -98,10 +109,6 @@ class PostgresServer:
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a database in which the migrations are done."""
-        if not self._has_template:
-            self._execute(f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0")
-            asyncio.run(migrations.migrate(self.database_url(_TEMPLATE)))
-            self._has_template = True
         with self._database(_TEMPLATE) as url:
             yield url
 
@@ -118,6 +125,17 @@ class PostgresServer:
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+@contextlib.asynccontextmanager
+async def open_database(url: str, *, wait_s: float = 10.0) -> AsyncIterator[Database]:
+    """Our own pool on a database."""
+    database = Database(url, wait_s=wait_s)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @contextlib.contextmanager
@@ -203,6 +221,7 @@ def running_timescale() -> Iterator[PostgresServer]:
 def _started(server: PostgresServer) -> Iterator[None]:
     server.start()
     try:
+        server.make_template()
         yield
     finally:
         server.stop()
