@@ -48,6 +48,7 @@ _SEED_BOTTOM = (
 _TINY_SHARE = 1e-280  # below it the share is scaled up, to stay clear of subnormal numbers
 _LIFT = 2.0**900
 _LOG_LIFT = 623.8324625039508
+_TINY_VOLATILITY = 1e-300  # only at the money; it cannot be told from none
 _UPPER_SPAN = 45.0  # no price that differs from its maximum needs h - y beyond this
 _CLOSE = 1e-4  # a step this small leaves an error of its fourth power
 _MOST_STEPS = 200  # bisection alone would need fewer; five are the rule
@@ -91,11 +92,13 @@ def solve_leg(
 def _solve_lower(x: float, excess: float, unit: float) -> tuple[float, int]:
     share = excess / unit
     lift = 0.0
-    if share < _TINY_SHARE:
+    if share < _TINY_SHARE and x > 0.0:
         share = excess * _LIFT / unit
         lift = _LOG_LIFT
     most = 0.7 + math.sqrt(0.5 + 2.0 * x)  # where the share is above one half
-    seed = min(_seed_lower(x, share, lift), most)
+    seed = min(_seed_lower(x, excess / unit, math.log(share) - lift), most)
+    if seed < _TINY_VOLATILITY:
+        return np.nan, AT_INTRINSIC
     return _iterate(x, share, lift, False, seed, 0.0, most)
 
 
@@ -109,14 +112,14 @@ def _solve_upper(x: float, share: float) -> tuple[float, int]:
 
 
 @kernel
-def _seed_lower(x: float, share: float, lift: float) -> float:
+def _seed_lower(x: float, share: float, log_share: float) -> float:
     scaled = share * math.exp(-0.5 * x)
-    if lift == 0.0 and x < 1e10 * scaled:
-        ratio = x / scaled
+    if x == 0.0 or x < 1e10 * scaled:
+        ratio = x / scaled if x > 0.0 else 0.0
         t = math.log1p(ratio)
         base = scaled if ratio < 1e-8 else x / t
     else:
-        t = math.log(x) - math.log(share) + 0.5 * x + lift
+        t = math.log(x) + 0.5 * x - log_share
         base = x / t
     v = math.sqrt(t + 1.0)
     top = _SEED_TOP[4]
@@ -146,17 +149,19 @@ def _iterate(
             least = s
         else:
             most = s
-        newton = -miss * amplitude
-        second = (y * y - h * h) / s - 1.0 / amplitude
-        third = second * second - (3.0 * y * y + h * h) / (s * s) - second / amplitude
+        # Newton's step and the ratios of the higher derivatives to the first, in units of s.
+        newton = -miss * amplitude / s
+        slope = s / amplitude
+        second = y * y - h * h - slope
+        third = second * second - (3.0 * y * y + h * h) - second * slope
         step = (
             newton
             * (1.0 + 0.5 * second * newton)
             / (1.0 + newton * (second + third * newton / 6.0))
         )
-        if abs(step) <= _CLOSE * s:
-            return s + step, OK
-        s += step
+        if abs(step) <= _CLOSE:
+            return s + s * step, OK
+        s += s * step
         if not least < s < most:
             s = 0.5 * (least + most)
             if most - least <= 4.0 * _EPSILON * s:

@@ -151,6 +151,8 @@ BOUND_CASES = [
     ("at-intrinsic", LEG, 998.0, implied.AT_INTRINSIC),
     ("a-digit-below", LEG, math.nextafter(998.0, 0.0), implied.AT_INTRINSIC),
     ("above-intrinsic", LEG, 998.0 + 1e-9, implied.OK),
+    ("at-the-money-next-to-nothing", LEG._replace(strike=25_000.0), 1e-290, implied.OK),
+    ("at-the-money-nothing", LEG._replace(strike=25_000.0), 1e-310, implied.AT_INTRINSIC),
     ("worthless", LEG._replace(is_call=False), 0.0, implied.AT_INTRINSIC),
     ("smallest", LEG._replace(is_call=False), 5e-324, implied.OK),
     ("call-at-forward", LEG, 0.998 * 25_000.0, implied.ABOVE_MAXIMUM),
@@ -183,7 +185,7 @@ legs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(leg=legs, iv=st.floats(0.01, 20))
 def test_volatility_of_a_price_gives_the_volatility_back(leg: Leg, iv: float) -> None:
     found, status = solve(leg, price_of(leg, iv))
@@ -196,7 +198,7 @@ def test_volatility_of_a_price_gives_the_volatility_back(leg: Leg, iv: float) ->
     assert abs(found / iv - 1) < 3 * FLOOR * (1 + condition)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(leg=legs, place=st.floats(0, 1), rise=st.floats(1e-9, 1))
 def test_volatility_rises_with_the_price(leg: Leg, place: float, rise: float) -> None:
     sign = 1 if leg.is_call else -1
@@ -222,6 +224,7 @@ def test_a_hundred_thousand_random_prices_all_converge() -> None:
     failed = 0
     for _ in range(20):
         distance = rng.normal(size=5_000) * 10 ** rng.uniform(-9, 1, 5_000)
+        distance[::10] = 0.0
         share = np.where(
             rng.random(5_000) < 0.5,
             10 ** rng.uniform(-320, 0, 5_000),
