@@ -48,8 +48,17 @@ def fill(role: str) -> None:
     with open(directory / "lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = _stamp()
+        if _read(_stamp_path(role)) != stamp:
+            _empty(directory)
         importlib.import_module(_WARMED_BY[role]).warmup()
         write_private(_stamp_path(role), stamp.encode())
+
+
+def _empty(directory: Path) -> None:
+    # Numba believes a cached kernel while its own file is unchanged, though the machine code holds
+    # the kernels of other files that it calls.
+    for cached in directory.rglob("*.nb[ci]"):
+        cached.unlink(missing_ok=True)
 
 
 def _stamp() -> str:

@@ -2,33 +2,13 @@
 
 Compilation waits for the first call, so that importing a kernel costs nothing; bringing every
 argument to one type keeps a kernel at one compiled form. Never computes anything.
-
-Numba believes a cached kernel as long as the kernel's own file is unchanged, though the machine
-code holds the kernels of other files that it calls. So the cache lies in a folder named after the
-text of all of them.
 """
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
-
-_config: Any = config  # its settings are set at run time, unknown to a type checker
-
-
-def _cache_folder() -> Path:
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(here.glob("*.py")):
-        digest.update(source.read_bytes())
-    base = Path(_config.CACHE_DIR or here / "__pycache__")
-    return base / f"kernels-{digest.hexdigest()[:16]}"
-
-
-_config.CACHE_DIR = str(_cache_folder())
 
 # Contracted multiply-adds, reciprocals and unsigned zeros; NaN and infinity keep their meaning,
 # because a status depends on them.
