@@ -7,7 +7,7 @@ import urllib.request
 
 port = os.environ.get("STOCKIFY_METRICS_PORT", "9100")
 try:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
         report = json.load(answer)
 except OSError as error:
     sys.exit(f"no answer: {error}")
