@@ -24,6 +24,17 @@ redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', string.format('%.0
 return slot - now
 """
 
+# KEYS: budget. ARGV: µs from now before which the next slot may not lie.
+_HOLD = """
+local now = redis.call('TIME')
+local free = now[1] * 1000000 + now[2] + ARGV[1]
+local slot = tonumber(redis.call('GET', KEYS[1]) or 0)
+if slot >= free then return 0 end
+local life = math.ceil(ARGV[1] / 1000) + 1000
+redis.call('SET', KEYS[1], string.format('%.0f', free), 'PX', string.format('%.0f', life))
+return 1
+"""
+
 
 class Budget:
     """A budget of one call each `spacing_s` seconds of the wall clock, under a name."""
@@ -45,3 +56,13 @@ class Budget:
         except (RedisError, OSError) as error:
             raise BusUnavailable(f"no rate budget: {type(error).__name__}") from error
         return None if wait_us < 0 else wait_us / 1_000_000
+
+    async def hold(self, seconds: float) -> None:
+        """Keep the next slot at least that far from now.
+
+        Raises BusUnavailable where Redis does not answer.
+        """
+        try:
+            await self._redis.eval(_HOLD, 1, self._key, round(seconds * 1_000_000))
+        except (RedisError, OSError) as error:
+            raise BusUnavailable(f"no rate budget: {type(error).__name__}") from error

@@ -6,6 +6,7 @@ from datetime import date
 from pipeline.clock import SECOND_NS, expiry_ns
 
 CLOSED_INTERVAL_S = 300.0  # a closed market's chain does not change; one look tells a restart
+DISTANCE_FROM_ANSWER = 0.975  # of the spacing: 3.02 s after an answer, where 3.0 is refused
 RELIST_INTERVAL_S = 3_600.0
 RELIST_AFTER_FAILURE_S = 15.0
 
