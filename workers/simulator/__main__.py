@@ -68,7 +68,12 @@ def main() -> int:
     )
     host, port = listening.getsockname()[:2]
     telemetry.gauge("port", "the port it listens on", lambda: port)
-    telemetry.log.info("listening", url=f"http://{host}:{port}/v2", seed=settings.simulator_seed)
+    telemetry.log.info(
+        "listening",
+        url=f"http://{host}:{port}/v2",
+        metrics_port=telemetry.metrics_port,
+        seed=settings.simulator_seed,
+    )
     try:
         uvloop.run(_serve(parts, telemetry, listening))
     finally:
