@@ -58,7 +58,8 @@ export class App {
       onMessage: (message) => this.#receive(message),
       onRepair: () => this.#figures.noteRepair(),
       onRefusal: (channel, detail) => this.#refused(channel, detail),
-      onTime: (server, local) => this.#clock.note(server, local),
+      onTime: (server, local, isFirst) =>
+        isFirst ? this.#clock.begin(server, local) : this.#clock.note(server, local),
     });
   }
 
@@ -161,6 +162,7 @@ export class App {
   }
 
   async #loadHistory(underlying: string, expiry: string): Promise<void> {
+    await this.#clock.known;
     const today = startOfIndianDay(this.#clock.at(Date.now()));
     try {
       const [points, first] = await Promise.all([
@@ -179,7 +181,6 @@ export class App {
 
   #linked(link: Link, detail: string | null): void {
     this.#link = link;
-    if (link === "connecting") this.#clock.reset();
     if (link === "refused") {
       session.forgetToken();
       this.#token = null;

@@ -10,20 +10,27 @@ interface Reading {
 }
 
 export class MarketClock {
+  /** Settles with the first reading. */
+  readonly known: Promise<void>;
+  #settle: () => void = () => undefined;
   #first: Reading | null = null;
   #newest: Reading | null = null;
   #rate = 1;
+
+  constructor() {
+    this.known = new Promise((settle) => (this.#settle = settle));
+  }
 
   /** How many times as fast as the wall it runs. */
   get rate(): number {
     return this.#rate;
   }
 
-  /** Forgets every reading, as before another connection. */
-  reset(): void {
+  /** Takes the first reading of a connection: the server may be another one than before. */
+  begin(server: number, local: number): void {
     this.#first = null;
-    this.#newest = null;
     this.#rate = 1;
+    this.note(server, local);
   }
 
   /** Takes a reading: the server said `server` at local time `local`. */
@@ -31,6 +38,7 @@ export class MarketClock {
     const reading = { server, local };
     this.#first ??= reading;
     this.#newest = reading;
+    this.#settle();
     const elapsed = local - this.#first.local;
     if (elapsed < RATE_FROM_MS) return;
     const rate = (server - this.#first.server) / elapsed;

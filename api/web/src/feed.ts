@@ -29,8 +29,8 @@ export interface Listener {
   onRepair(channel: string): void;
   /** A channel was refused. */
   onRefusal(channel: string, detail: string): void;
-  /** The server's market clock showed `server` when the local one showed `local`, both ms. */
-  onTime(server: number, local: number): void;
+  /** The server's clock showed `server` when the local one showed `local`, both ms. */
+  onTime(server: number, local: number, isFirst: boolean): void;
 }
 
 export class Feed {
@@ -113,7 +113,7 @@ export class Feed {
   #handle(message: Message): void {
     switch (message.type) {
       case "hello":
-        this.#listener.onTime(Date.parse(message.ts), Date.now());
+        this.#listener.onTime(Date.parse(message.ts), Date.now(), true);
         this.#authId = this.#send("auth", { token: this.#token });
         return;
       case "ack":
@@ -142,7 +142,7 @@ export class Feed {
   #timed({ id, ts }: Pong): void {
     if (this.#pinged?.id !== id) return;
     const now = Date.now();
-    this.#listener.onTime(Date.parse(ts), (this.#pinged.at + now) / 2);
+    this.#listener.onTime(Date.parse(ts), (this.#pinged.at + now) / 2, false);
   }
 
   #ping(): void {

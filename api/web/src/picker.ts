@@ -5,6 +5,8 @@ import { date } from "./format.ts";
 import type { Expiry, Rest } from "./rest.ts";
 import type { Selection } from "./session.ts";
 
+const USUAL_UNDERLYING = "NIFTY"; // the most traded one, where it is listed
+
 export class Picker {
   readonly #underlyings = byId("underlying", HTMLSelectElement);
   readonly #expiries = byId("expiry", HTMLSelectElement);
@@ -21,7 +23,8 @@ export class Picker {
   async load(rest: Rest, wanted: Selection): Promise<void> {
     this.#rest = rest;
     const symbols = (await rest.underlyings()).map(({ symbol }) => symbol);
-    fill(this.#underlyings, symbols, [this.#underlyings.value, wanted.underlying ?? ""]);
+    const preferences = [this.#underlyings.value, wanted.underlying ?? "", USUAL_UNDERLYING];
+    fill(this.#underlyings, symbols, preferences);
     await this.#loadExpiries(wanted.expiry);
     this.#tell();
   }
