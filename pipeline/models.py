@@ -144,8 +144,9 @@ class ChainAggregates(msgspec.Struct, frozen=True, kw_only=True):
 class ChainHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for every leg of an enriched chain. Fields are only ever added at the end.
 
-    `forward_source` is `parity`, `single_strike` or `spot_carry`; `forward_residual` is the root of
-    the weighted mean square miss of the parity pairs, rupees. `years` is to expiry, of 365 days.
+    `forward_source` is `parity`, `single_strike`, `spot_carry` or `none`; `forward_residual` is the
+    root of the weighted mean square miss of the parity pairs, rupees. `years` is to expiry, of 365
+    days, negative once it has passed.
     """
 
     v: int
