@@ -19,10 +19,10 @@ def test_code_compiled_from_other_sources_is_thrown_away(directory: Path) -> Non
     stale = directory / "kernels" / "greeks._solve_legs-1.py311.1.nbc"
     stale.parent.mkdir()
     stale.write_bytes(b"machine code of yesterday")
-    assert warm.cold_roles() == ["processor"]
+    assert "processor" in warm.cold_roles()
     warm.fill("processor")
     assert not stale.exists()
-    assert warm.cold_roles() == []
+    assert "processor" not in warm.cold_roles()
 
 
 def test_a_current_cache_is_kept(directory: Path) -> None:
