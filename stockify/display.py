@@ -28,7 +28,6 @@ SHOWN_RATES = {
     "gateway": (("requests", "requests"), ("messages_sent", "messages")),
     "simulator": (("requests", "requests"),),
     "valkey": (("commands", "commands"),),
-    "postgres": (("commits", "commits"),),
 }
 QUIET_WORDS = ("errors", "dead letters")  # shown only when there are any
 _COLOURS = {
@@ -123,9 +122,11 @@ class TerminalDisplay:
     def show(self, status: Status) -> None:
         """Redraw the table."""
         self._table = table(status)
+        self._live.refresh()
 
     def close(self) -> None:
-        """Leave the last picture and stop redrawing."""
+        """Take the table away and stop redrawing; what was said stays."""
+        self._table = None
         self._live.stop()
 
     def _render(self) -> RenderableType:

@@ -31,7 +31,7 @@ from stockify.plan import Plan, Ports
 from stockify.processes import Launch
 
 LOOK_S = 1.0
-LOOK_STARTING_S = 0.2
+LOOK_CLOSELY_S = 0.2  # while something is starting or stopping
 ENGINE_START_S = 60.0  # a recovery after a crash is part of it
 PROCESSES_START_S = 60.0  # a cold import of everything on a small, busy machine
 FIRST_CHAIN_S = 60.0
@@ -226,7 +226,8 @@ class Supervisor:
 
     def _announce(self, made: Plan) -> None:
         token = tokens.local_token(made.settings, self._state, DEFAULT_SCOPES, DEFAULT_TTL_S)
-        self._display.say(f"\n  {made.gateway_url}/#token={token}\n")
+        market = "simulated; --no-sim uses the real provider" if self._simulated else "real"
+        self._display.say(f"\n  market  {market}\n  page    {made.gateway_url}/#token={token}\n")
 
     async def _first_chain(self, made: Plan) -> None:
         topics = Topics(shards=made.settings.shards)
@@ -253,7 +254,7 @@ class Supervisor:
             self._state.write_status(status)
             if self._shows_processes:
                 self._display.show(status)
-            await asyncio.sleep(LOOK_STARTING_S if self._phase == "starting" else LOOK_S)
+            await asyncio.sleep(LOOK_S if self._phase == "running" else LOOK_CLOSELY_S)
 
     def _status(self) -> Status:
         processes = self._crew.statuses()

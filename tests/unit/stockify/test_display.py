@@ -106,7 +106,9 @@ def test_terminal_shows_the_step_the_table_and_what_was_said() -> None:
     with shown.step("Valkey"):
         pass
     shown.show(status(processor=PROCESSOR))
+    shown.say("said while the table is there")
     shown.close()
     text = stream.getvalue()
     assert "✓ Valkey" in text
     assert "1,530 contracts/s" in text
+    assert "said while the table is there" in text

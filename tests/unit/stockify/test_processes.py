@@ -63,7 +63,8 @@ async def test_child_leads_a_session_of_its_own_and_holds_its_mark(
 
 async def test_what_a_child_prints_last_is_in_its_log(begin: Starter, tmp_path: Path) -> None:
     child = await begin("import sys; print('out'); print('err', file=sys.stderr)", awaited="err")
-    assert await child.stop(asyncio.Event()) == 0
+    assert await child.exit == 0
+    await child.drained()
     assert sorted((tmp_path / "child.log").read_text().split()) == ["err", "out"]
 
 
