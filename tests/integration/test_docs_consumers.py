@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import models
+from pipeline.entries import NewEntry
 from pipeline.frames import encode_frame
-from pipeline.streams import NewEntry, Producer
+from pipeline.streams import Producer
 from pipeline.topics import Topics
 from tests.support import bus, chains, documents, servers
 from tests.support.rooms import CHECKOUT

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import click
 import pytest
 
-from stockify import cli, plan, reference
+from stockify import bench, cli, plan, reference
 from tests.support import documents
 from tests.support.rooms import CHECKOUT
 
@@ -146,3 +146,8 @@ def test_bench_page_names_only_commands() -> None:
     text = (DOCS / "performance.md").read_text()
     figures = re.findall(r"\b\d[\d,.]*\s*(?:/s|ms|µs|ns|rows|contracts|percent|%)", text)
     assert figures == []
+
+
+def test_every_bench_is_on_the_bench_page() -> None:
+    shown = re.findall(r"`stockify bench (\w+)`", (DOCS / "performance.md").read_text())
+    assert sorted(shown) == sorted(bench.BENCHES)
