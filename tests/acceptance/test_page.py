@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import numpy as np
 import pytest
+import pytest_asyncio
 import redis
-from playwright.async_api import WebSocketRoute
+from playwright.async_api import Browser, WebSocketRoute
 
 from pipeline.database import Database
 from pipeline.models import EnrichedChain, Kind
@@ -15,6 +16,8 @@ from tests.support import browser, chains, postgres, servers, storing
 from tests.support import gateway as gateways
 from tests.support.browser import Window, expect
 from tests.support.gateway import Gateway, moved
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SIZES = [(1600, 900), (1280, 720), (820, 1180), (390, 844)]
 SIZE_IDS = ["desktop", "small-desktop", "tablet", "phone"]
@@ -38,10 +41,15 @@ def database_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    async with browser.launched() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def gateway(valkey_process: servers.RedisServer, database_url: str) -> AsyncIterator[Gateway]:
     """A gateway with one chain."""
-    browser.program()
     with redis.Redis.from_url(valkey_process.url) as client:
         client.flushall()
     async with gateways.running(valkey_process.url, database_url) as running:
@@ -86,8 +94,10 @@ async def show_chain(window: Window, gateway: Gateway) -> None:
     await expect(window.page.locator(".grid-body .grid-row")).to_have_count(41)
 
 
-async def test_chain_is_shown_with_the_money_marked_and_in_sight(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_chain_is_shown_with_the_money_marked_and_in_sight(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
         header, legs = CHAIN.header, CHAIN.legs
 
@@ -112,8 +122,10 @@ async def test_chain_is_shown_with_the_money_marked_and_in_sight(gateway: Gatewa
         await expect(window.page.locator("#pill")).to_have_attribute("data-state", "live")
 
 
-async def test_token_leaves_the_address_and_stays_in_the_tab_alone(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_token_leaves_the_address_and_stays_in_the_tab_alone(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         token = gateway.token()
         await window.open(token)
         await window.shows("#spot", "25,000.00")
@@ -128,8 +140,10 @@ async def test_token_leaves_the_address_and_stays_in_the_tab_alone(gateway: Gate
         await expect(other.locator("#sign-in")).to_be_visible()
 
 
-async def test_changed_cells_flash_in_their_direction_and_others_do_not(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_changed_cells_flash_in_their_direction_and_others_do_not(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
         call, put = leg(CHAIN, ATM, Kind.CALL), leg(CHAIN, ATM, Kind.PUT)
         up, down = float(CHAIN.legs["last"][call]) + 1, float(CHAIN.legs["last"][put]) - 1
@@ -145,7 +159,9 @@ async def test_changed_cells_flash_in_their_direction_and_others_do_not(gateway:
         await window.shows(window.cell(ATM, "c", "last"), f"{up:.2f}")
 
 
-async def test_call_put_gap_is_shown_for_ours_and_for_the_provider(gateway: Gateway) -> None:
+async def test_call_put_gap_is_shown_for_ours_and_for_the_provider(
+    chromium: Browser, gateway: Gateway
+) -> None:
     kinds, strikes = CHAIN.legs["kind"], CHAIN.legs["strike"]
     odd = {
         int(index): 0.125 + 0.001 * (strikes[index] - 24_000) / 50
@@ -161,7 +177,7 @@ async def test_call_put_gap_is_shown_for_ours_and_for_the_provider(gateway: Gate
         pairs = [(leg(chain, k, Kind.CALL), leg(chain, k, Kind.PUT)) for k in near]
         return [100 * abs(float(column[c]) - float(column[p])) for c, p in pairs]
 
-    async with browser.opened(origin(gateway)) as window:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await window.open(gateway.token())
         await window.shows("#gap-note", "21 strikes round the money")
         for whose, name in (("ours", "iv"), ("provider", "iv_provider")):
@@ -172,10 +188,12 @@ async def test_call_put_gap_is_shown_for_ours_and_for_the_provider(gateway: Gate
         assert float(await window.text("#gap-provider-median")) > 1
 
 
-async def test_picking_another_underlying_shows_its_chain(gateway: Gateway) -> None:
+async def test_picking_another_underlying_shows_its_chain(
+    chromium: Browser, gateway: Gateway
+) -> None:
     bank = chains.enriched(11, underlying="BANKNIFTY")
     await gateway.publish(moved(bank, seconds=NOW_S), 2)
-    async with browser.opened(origin(gateway)) as window:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
 
         await window.page.get_by_role("combobox", name="Underlying").select_option("BANKNIFTY")
@@ -185,8 +203,8 @@ async def test_picking_another_underlying_shows_its_chain(gateway: Gateway) -> N
         await expect(window.page).to_have_title("BANKNIFTY 27 Jan 2026 · Stockify")
 
 
-async def test_column_sets_are_chosen_by_keyboard(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_column_sets_are_chosen_by_keyboard(chromium: Browser, gateway: Gateway) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
         heads = window.page.locator('[role="columnheader"]')
         await expect(heads.filter(has_text="Bid")).to_have_count(2)
@@ -199,8 +217,10 @@ async def test_column_sets_are_chosen_by_keyboard(gateway: Gateway) -> None:
         await window.shows(window.cell(ATM, "c", "vega"), f"{vega:.2f}")
 
 
-async def test_plots_draw_the_smile_and_the_open_interest(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_plots_draw_the_smile_and_the_open_interest(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
         await expect(window.page.locator("#smile .u-legend")).to_contain_text("call")
         one_view = await painted(window, "#smile canvas")
@@ -214,9 +234,10 @@ async def test_plots_draw_the_smile_and_the_open_interest(gateway: Gateway) -> N
 
 
 async def test_price_has_its_past_as_candles_and_its_change_since_the_day_began(
+    chromium: Browser,
     gateway: Gateway,
 ) -> None:
-    async with browser.opened(origin(gateway)) as window:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
 
         await window.shows("#change", "+0.20 %")
@@ -244,8 +265,8 @@ async def painted(window: Window, selector: str) -> int:
     )
 
 
-async def test_lost_update_is_noticed_and_repaired(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_lost_update_is_noticed_and_repaired(chromium: Browser, gateway: Gateway) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         lost: list[str] = []
 
         def pass_on(route: WebSocketRoute) -> None:
@@ -273,8 +294,8 @@ async def test_lost_update_is_noticed_and_repaired(gateway: Gateway) -> None:
         await expect(window.page.locator("#repairs")).not_to_have_text("0")
 
 
-async def test_lost_connection_is_told_and_made_again(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_lost_connection_is_told_and_made_again(chromium: Browser, gateway: Gateway) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         routes: list[WebSocketRoute] = []
 
         def pass_on(route: WebSocketRoute) -> None:
@@ -295,8 +316,10 @@ async def test_lost_connection_is_told_and_made_again(gateway: Gateway) -> None:
         await window.shows(window.cell(ATM, "c", "last"), "321.00")
 
 
-async def test_refused_token_is_said_and_another_can_be_pasted(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway)) as window:
+async def test_refused_token_is_said_and_another_can_be_pasted(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await window.open(gateway.token(ttl_s=-60))
         box = window.page.get_by_role("dialog", name="Sign in")
         await expect(box).to_be_visible()
@@ -311,10 +334,10 @@ async def test_refused_token_is_said_and_another_can_be_pasted(gateway: Gateway)
         window.complaints = [text for text in window.complaints if "401" not in text]
 
 
-async def test_old_data_is_called_stale_with_its_age(gateway: Gateway) -> None:
+async def test_old_data_is_called_stale_with_its_age(chromium: Browser, gateway: Gateway) -> None:
     await gateway.redis.flushall()
     await gateway.publish(moved(CHAIN, seconds=-60), 2)
-    async with browser.opened(origin(gateway)) as window:
+    async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
 
         await expect(window.page.locator("#pill")).to_have_attribute("data-state", "stale")
@@ -324,11 +347,11 @@ async def test_old_data_is_called_stale_with_its_age(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(("width", "height"), SIZES, ids=SIZE_IDS)
 async def test_no_number_is_cut_and_nothing_sticks_out(
-    gateway: Gateway, width: int, height: int
+    chromium: Browser, gateway: Gateway, width: int, height: int
 ) -> None:
     wide = dict.fromkeys(range(0, CHAIN.header.n, 7), 12_345.6)
     await gateway.publish(moved(CHAIN, seconds=1, last=wide, bid=wide, ask=wide), 2)
-    async with browser.opened(origin(gateway), width=width, height=height) as window:
+    async with browser.opened(chromium, origin(gateway), width=width, height=height) as window:
         await show_chain(window, gateway)
         for name in ("Quotes", "Greeks", "Compare"):
             await window.page.locator("#columns").get_by_role("radio", name=name).check()
@@ -350,8 +373,10 @@ async def cut_texts(window: Window) -> list[str]:
     return found
 
 
-async def test_without_motion_a_change_is_coloured_but_does_not_flash(gateway: Gateway) -> None:
-    async with browser.opened(origin(gateway), reduced_motion="reduce") as window:
+async def test_without_motion_a_change_is_coloured_but_does_not_flash(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    async with browser.opened(chromium, origin(gateway), reduced_motion="reduce") as window:
         await show_chain(window, gateway)
         call = leg(CHAIN, ATM, Kind.CALL)
 

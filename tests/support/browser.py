@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 from stockify import page as page_build
 
@@ -19,7 +27,7 @@ ARGUMENTS = (
 )
 WAIT_MS = 15_000
 
-__all__ = ["Window", "expect", "opened"]
+__all__ = ["Window", "expect", "launched", "opened", "program"]
 
 
 @dataclass
@@ -57,25 +65,31 @@ def program() -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    origin: str, *, width: int = 1600, height: int = 900, **options: Any
-) -> AsyncIterator[Window]:
-    """A fresh window; at the end it must have loaded nothing foreign and said nothing bad."""
+async def launched() -> AsyncIterator[Browser]:
+    """A Chromium without windows, and a page that is built; skips where there is no Chromium."""
     executable = program()
     page_build.ensure()
     async with async_playwright() as playwright:
-        browser: Browser = await playwright.chromium.launch(
-            executable_path=executable, args=list(ARGUMENTS)
-        )
+        browser = await playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         try:
-            context = await browser.new_context(
-                viewport={"width": width, "height": height}, **options
-            )
-            window = Window(await context.new_page(), origin)
-            _watch(window)
-            yield window
+            yield browser
         finally:
             await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    browser: Browser, origin: str, *, width: int = 1600, height: int = 900, **options: Any
+) -> AsyncIterator[Window]:
+    """A fresh window; at the end it must have loaded nothing foreign and said nothing bad."""
+    viewport = ViewportSize(width=width, height=height)
+    context = await browser.new_context(viewport=viewport, **options)
+    try:
+        window = Window(await context.new_page(), origin)
+        _watch(window)
+        yield window
+    finally:
+        await context.close()
     foreign = [url for url in window.requests if not url.startswith(f"{origin}/")]
     assert not window.complaints, window.complaints
     assert not foreign, foreign
