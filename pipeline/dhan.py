@@ -163,7 +163,7 @@ def map_chain(body: bytes, context: RequestContext, ts_ingest: int) -> ChainSnap
             legs.append((strike, int(Kind.CALL), sides.ce))
         if sides.pe is not None:
             legs.append((strike, int(Kind.PUT), sides.pe))
-    legs.sort(key=lambda leg: leg[:2])
+    legs.sort(key=lambda leg: (leg[0], leg[1] != Kind.CALL))
     columns = _columns(legs)
     return ChainSnapshot(
         underlying=context.underlying,

@@ -32,7 +32,7 @@ class Kind(IntEnum):
     """The two kinds of option, as column `kind` holds them."""
 
     CALL = 1
-    PUT = 2
+    PUT = 0
 
 
 class IvStatus(IntEnum):
@@ -77,7 +77,7 @@ class ColumnSpec(NamedTuple):
 
 LEG_COLUMNS: tuple[ColumnSpec, ...] = (
     ColumnSpec("strike", "<f8", "rupees", "strike price"),
-    ColumnSpec("kind", "|u1", "", "1 call, 2 put"),
+    ColumnSpec("kind", "|u1", "", "1 call, 0 put"),
     ColumnSpec("security_id", "<i8", "", "the provider's id of the contract"),
     ColumnSpec("last", "<f8", "rupees", "last traded price"),
     ColumnSpec("bid", "<f8", "rupees", "best bid"),

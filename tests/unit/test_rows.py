@@ -86,5 +86,5 @@ def test_chain_without_legs_is_an_empty_copy() -> None:
 def test_leg_that_does_not_fit_is_named(name: str, value: float) -> None:
     whole = chains.enriched(5)
     wrong = with_column(whole, name, 3, value)
-    with pytest.raises(RowsRejected, match=r"NIFTY-20260127 strike 24950\.0 kind 2"):
+    with pytest.raises(RowsRejected, match=r"NIFTY-20260127 strike 24950\.0 kind 0"):
         LegEncoder().encode([stored(whole), stored(wrong)])
