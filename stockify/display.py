@@ -5,6 +5,7 @@ process now and then and whenever one changes its state. It only shows; it decid
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
@@ -18,6 +19,7 @@ from rich.text import Text
 from stockify.instance import ProcessStatus, Status
 
 PLAIN_EVERY_S = 30.0
+REDRAW_S = 0.1
 # What a line shows of all a process counts: the counter, and the word beside its rate.
 SHOWN_RATES = {
     "ingest": (("entries_appended", "entries"), ("provider_errors", "errors")),
@@ -93,14 +95,20 @@ class PlainDisplay:
 
 
 class TerminalDisplay:
-    """A live region at the bottom of a terminal; what is said stays above it."""
+    """A live region at the bottom of a terminal; what is said stays above it.
+
+    A terminal that was closed is no reason to stop: the drain that follows goes on unseen.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._steps: dict[str, Spinner] = {}
         self._table: Table | None = None
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
+        self._live = Live(console=console, auto_refresh=False, get_renderable=self._render)
         self._live.start()
+        self._closing = threading.Event()
+        self._refresher = threading.Thread(target=self._refresh_often, daemon=True)
+        self._refresher.start()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -113,21 +121,36 @@ class TerminalDisplay:
             mark = "[green]✓[/green]"
         finally:
             del self._steps[name]
-            self._console.print(f"{mark} {name} [dim]{time.monotonic() - began:.1f} s[/dim]")
+            with contextlib.suppress(OSError):
+                self._console.print(f"{mark} {name} [dim]{time.monotonic() - began:.1f} s[/dim]")
 
     def say(self, text: str) -> None:
         """Print a line above the live region, whole: the terminal wraps it, so it can be copied."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def show(self, status: Status) -> None:
         """Redraw the table."""
         self._table = table(status)
-        self._live.refresh()
+        self._refresh()
 
     def close(self) -> None:
         """Take the table away and stop redrawing; what was said stays."""
+        self._closing.set()
+        self._refresher.join()
         self._table = None
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
+
+    def _refresh_often(self) -> None:
+        """Turns the spinners; rich's own thread would end with a traceback on a closed terminal."""
+        while not self._closing.wait(REDRAW_S):
+            if self._steps:
+                self._refresh()
+
+    def _refresh(self) -> None:
+        with contextlib.suppress(OSError):
+            self._live.refresh()
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = list(self._steps.values())

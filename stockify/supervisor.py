@@ -251,7 +251,8 @@ class Supervisor:
         while True:
             await self._crew.look()
             status = self._status()
-            self._state.write_status(status)
+            with contextlib.suppress(OSError):  # a full disk: the next look tries again
+                self._state.write_status(status)
             if self._shows_processes:
                 self._display.show(status)
             await asyncio.sleep(LOOK_S if self._phase == "running" else LOOK_CLOSELY_S)

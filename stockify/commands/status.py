@@ -7,10 +7,12 @@ import msgspec
 from rich.console import Console
 
 from pipeline import config
-from stockify.display import table
+from pipeline.clock import SECOND_NS, Clock, parse_instant
+from stockify.display import duration, table
 from stockify.instance import Holder, StateDirectory, Status
 
 NONE_RUNS = 3
+STALE_S = 10.0  # it writes every second
 
 
 @click.command()
@@ -35,6 +37,9 @@ def status(as_json: bool) -> None:
 def _print(found: Status) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{found.state}, pid {found.pid}, since {found.since}")
+    age_s = (Clock().now_ns() - parse_instant(found.at)) / SECOND_NS
+    if age_s > STALE_S:
+        console.print(f"the supervisor has not said anything for {duration(age_s)}")
     for name in ("gateway", "redis", "database"):
         console.print(f"{name:<9}{getattr(found, name) or '-'}")
     console.print(table(found))

@@ -1,14 +1,30 @@
 """`stockify up` as its user meets it: comes up, serves, survives, ends, and starts again."""
 
+import json
 import os
+import pty
+import re
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import redis
 
 from tests.support import instance as instances
+from tests.support import postgres, servers
 from tests.support.instance import Instance, until
+
+# Standard input becomes the terminal that controls the session, so that ^C is a signal.
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, (sys.executable, "-m", "stockify", "up"))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +177,73 @@ def test_hurried_stop_does_not_wait_for_workers(fresh: Instance) -> None:
         fresh.process.send_signal(signal.SIGINT)
     assert fresh.process.wait(15) == 0
     assert fresh.members() == []
+
+
+def test_one_file_of_a_user_is_a_worker(instance: Instance, tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        "async def counts(context):\n"
+        "    length = await context.redis.xlen(context.topics.enriched())\n"
+        "    context.telemetry.log.info('counted', entries=length)\n"
+        "    await context.stopping.wait()\n"
+    )
+    command = (sys.executable, "-m", "stockify", "run", "counting:counts")
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=instance.environment, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        event = json.loads(worker.stdout.readline())
+        worker.terminate()
+        assert worker.wait(20) == 0
+    assert (event["event"], event["service"]) == ("counted", "counts")
+    assert event["entries"] > 0
+
+
+def test_given_servers_are_used_and_their_settings_examined(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with (
+        servers.running(servers.valkey_binary(), tmp_path / "redis") as redis_server,
+        postgres.running_wheel() as postgres_server,
+        postgres_server.database() as database_url,
+        instances.prepared(REDIS_URL=redis_server.url, DATABASE_URL=database_url) as prepared,
+    ):
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        prepared.start()
+        assert "! Redis: maxmemory-policy is allkeys-lru" in prepared.said()
+        assert set(prepared.status()["processes"]) == set(instances.WORKERS)
+        moves_on(prepared)
+        assert prepared.stop() == 0
+        with redis.Redis.from_url(redis_server.url) as client:
+            assert client.ping()
+
+
+def test_terminal_shows_a_table_and_a_typed_interrupt_ends_it(fresh: Instance) -> None:
+    reading, terminal = pty.openpty()
+    with subprocess.Popen(
+        (sys.executable, "-c", IN_A_TERMINAL),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=fresh.environment | {"TERM": "xterm-256color", "COLUMNS": "80"},
+        start_new_session=True,
+    ) as process:
+        fresh.process = process
+        os.close(terminal)
+        shown = read_until(reading, "first chain")
+        assert "storage" in shown
+        assert re.search(r"/#token=[\w.-]{200,}\s", shown), "the address is not whole"
+        os.write(reading, b"\x03")
+        shown = read_until(reading, "stop valkey, postgres")
+        assert process.wait(30) == 0
+    os.close(reading)
+
+
+def read_until(terminal: int, text: str) -> str:
+    """What a terminal shows up to a text, without its control sequences."""
+    shown = ""
+    deadline = time.monotonic() + instances.START_S
+    while text not in shown:
+        assert time.monotonic() < deadline, shown[-2_000:]
+        if select.select([terminal], [], [], 1.0)[0]:
+            shown += os.read(terminal, 65_536).decode(errors="replace")
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
