@@ -18,7 +18,7 @@ from api.sockets import RESTART, Closing, end_session
 from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.latest import Latest, Watch
-from pipeline.runtime import Context, connect, pause, run
+from pipeline.runtime import Context, cancel, connect, pause, run
 
 DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds in all
 GOODBYE_S = 1.0
@@ -93,9 +93,7 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
                 if task.done():
                     await task  # neither ends by itself: raises what went wrong
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
 
 
 async def _say_goodbye(gateway: Gateway) -> None:

@@ -116,6 +116,14 @@ def demand(principal: Principal, scope: str) -> None:
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Admits a request to a data route; the route names its scope in `opt["scope"]`."""
+    """Admits a request to a data route.
+
+    The route names its scope in `opt["scope"]`, and in `opt["scope_with"]` the scope that it needs
+    instead when a query parameter is given.
+    """
     token = bearer_token(connection.headers.get("authorization"))
-    demand(connection.app.state.gateway.verifier.verify(token), handler.opt["scope"])
+    scope = handler.opt["scope"]
+    for name, instead in handler.opt.get("scope_with", {}).items():
+        if name in connection.query_params:
+            scope = instead
+    demand(connection.app.state.gateway.verifier.verify(token), scope)

@@ -18,7 +18,7 @@ from pipeline.clock import expiry_ns
 from pipeline.errors import DecodeError, StoreUnavailable
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
 from pipeline.latest import Catalog, decode_latest
-from pipeline.models import ChainId, ContractId, chain_symbol, parse_symbol
+from pipeline.models import ChainAggregates, ChainId, ContractId, chain_symbol, parse_symbol
 
 SNAPSHOTS_MAXIMUM = 50  # fifty whole chains are some 7 MB
 _EXPIRY = re.compile(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
@@ -98,11 +98,17 @@ async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[b
     return answer(request, data, {"underlying": underlying, "n": len(data)})
 
 
-@get("/chains/{underlying:str}/{expiry:str}", opt={"scope": "live", "query": _CHAIN})
+@get(
+    "/chains/{underlying:str}/{expiry:str}",
+    opt={"scope": "live", "scope_with": {"as_of": "history"}, "query": _CHAIN},
+)
 async def chain(
     request: AnyRequest, underlying: FromPath[str], expiry: FromPath[str]
 ) -> Response[bytes]:
-    """The newest snapshot of a chain, or that as of an instant; `expiry` may be `nearest`."""
+    """The newest snapshot of a chain, or that as of an instant; `expiry` may be `nearest`.
+
+    With `as_of` the scope is `history`, without it `live`.
+    """
     query = _CHAIN.parse(request.query_params.multi_items())
     gateway = gateway_of(request)
     chain_id = await _chain_id(gateway, underlying, expiry)
@@ -224,12 +230,15 @@ async def _chain_as_of(
     if found is None:
         raise not_found("snapshot", chain_symbol(*chain_id))
     header, legs = found
+    names = ChainAggregates.__struct_fields__
+    aggregates = {name: header[name] for name in names}
     atm = header["atm_strike"] or header["forward"] or header["spot"]
     encoded = msgspec.Raw(
         msgspec.json.encode([{name: leg.get(name) for name in ROW_FIELDS} for leg in legs])
     )
     rows, n = select_rows(encoded, len(legs), window, atm)
-    meta = dict(header) | {"rows": n, "as_of": instant(at_ns, form)}
+    meta = {name: value for name, value in header.items() if name not in aggregates}
+    meta |= {"aggregates": aggregates, "rows": n, "as_of": instant(at_ns, form)}
     meta["coverage"] = with_instants(_one_snapshot(header["ts_ingest"]), form)
     return answer(request, rows, with_instants(meta, form))
 

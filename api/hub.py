@@ -6,6 +6,7 @@ changed is found out once a group. The hub waits for no client: it puts packets 
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,7 @@ from api.messages import (
 )
 from pipeline.errors import BusUnavailable
 from pipeline.latest import Latest, Watch
-from pipeline.runtime import jittered
+from pipeline.runtime import cancel, jittered
 
 SWEEP_S = 5.0  # everything in use is read again this often, whatever was or was not told
 BLIND_SWEEP_S = 1.0  # and this often where the server tells of no changes
@@ -142,11 +143,14 @@ class Hub:
 
     async def run(self) -> None:
         """Listen, read and send until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._check())
-            tasks.create_task(self._sweep())
-            tasks.create_task(self._tick())
+        parts = (self._listen(), self._check(), self._sweep(), self._tick())
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task  # none ends by itself: raises what went wrong
+        finally:
+            await cancel(*tasks)
 
     async def join(
         self,
@@ -300,10 +304,9 @@ class Hub:
         wait_s = due - time.monotonic()
         if wait_s <= 0:
             return
-        try:
-            await asyncio.wait_for(self._wake.wait(), None if due == math.inf else wait_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if due == math.inf else wait_s):
+                await self._wake.wait()
 
     def _flush(self, feed: _Feed, now: float) -> None:
         if feed.state is None:

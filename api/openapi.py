@@ -73,7 +73,9 @@ def _operation(route: HTTPRoute, handler: HTTPRouteHandler) -> dict[str, Any]:
     }
     if rest:
         operation["description"] = rest
-    operation["security"] = [{"bearer": [scope]}] if scope else []
+    scopes = [scope] if scope else []
+    scopes += handler.opt.get("scope_with", {}).values()
+    operation["security"] = [{"bearer": [name]} for name in scopes]
     return operation
 
 

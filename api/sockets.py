@@ -31,6 +31,7 @@ from api.operations import (
 from api.subscriptions import Subscriptions
 from pipeline.clock import to_rfc3339
 from pipeline.errors import BusUnavailable, DecodeError
+from pipeline.runtime import cancel
 
 MALFORMED = 4400
 UNAUTHENTICATED = 4401
@@ -105,9 +106,7 @@ class Session:
         except Closing as closing:
             return closing
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
             if self._deadline is not None:
                 self._deadline.cancel()
             await self._subscriptions.clear()

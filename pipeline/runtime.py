@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import redis.asyncio as redis_client
@@ -31,6 +32,7 @@ from pipeline.topics import Topics
 Redis = redis_client.Redis
 HEARTBEAT_S = 2.0
 SOCKET_TIMEOUT_S = 5.0  # above every BLOCK, so that a quiet stream is no time-out
+CANCEL_AGAIN_S = 1.0
 DRAIN_S = 15.0  # a worker that has not drained by then is cut; what it held stays pending
 
 
@@ -98,6 +100,22 @@ async def pause(stopping: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stopping.wait(), seconds)
 
 
+async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait until each has ended, whatever it ended with.
+
+    Asks again where a cancellation got lost: Python 3.11's `wait_for` drops one that meets a call
+    just finished, and redis-py writes every command through it.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it
+
+
 def jittered(attempt: int, *, first_s: float = 0.1, cap_s: float = 5.0) -> float:
     """Seconds before a further attempt: doubling, capped, half of it at random."""
     whole = min(cap_s, first_s * 2.0 ** min(attempt, 16))
@@ -124,9 +142,7 @@ async def _live(
         if not needs_redis or await _reachable(context):
             await _until_drained(context, worker)
     finally:
-        heartbeat.cancel()
-        with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
-            await heartbeat
+        await cancel(heartbeat)
         await client.aclose()
 
 

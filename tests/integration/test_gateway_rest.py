@@ -3,11 +3,13 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import date
+from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from api import page
 from pipeline import latest
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS
@@ -259,8 +261,9 @@ async def test_scopes_are_kept_apart(shared: Gateway) -> None:
     refused = await shared.http.get("/v1/underlyings", headers=history)
     assert problem(refused, 403)["code"] == "insufficient_scope"
     assert 'scope="live"' in refused.headers["www-authenticate"]
-    refused = await shared.http.get("/v1/underlyings/NIFTY/history", headers=live)
-    assert problem(refused, 403)["code"] == "insufficient_scope"
+    for path in ("/v1/underlyings/NIFTY/history", "/v1/chains/NIFTY/nearest?as_of=2026-01-25"):
+        refused = await shared.http.get(path, headers=live)
+        assert problem(refused, 403)["code"] == "insufficient_scope"
 
 
 async def test_request_id_is_taken_over_or_made(shared: Gateway) -> None:
@@ -306,7 +309,7 @@ async def test_description_names_every_route_and_parameter(shared: Gateway) -> N
     chain = paths["/v1/chains/{underlying}/{expiry}"]["get"]
     names = {parameter["name"] for parameter in chain["parameters"]}
     assert {"underlying", "expiry", "strike.gte", "around", "as_of", "ts"} <= names
-    assert chain["security"] == [{"bearer": ["live"]}]
+    assert chain["security"] == [{"bearer": ["live"]}, {"bearer": ["history"]}]
     assert paths["/healthz"]["get"]["security"] == []
 
 
@@ -316,3 +319,27 @@ async def test_every_answer_has_the_security_headers(shared: Gateway) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert "server" not in headers
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/nothing.js", "/assets/..%2f..%2fapp.py"])
+async def test_page_is_served_or_says_how_to_build_it(
+    path: str, shared: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(page, "DIST", tmp_path / "dist")
+    response = await shared.http.get(path)
+    assert response.status_code == (503 if path == "/" else 404)
+    if path == "/":
+        assert "make page" in response.text
+    (tmp_path / "dist" / "assets").mkdir(parents=True)
+    (tmp_path / "dist" / "index.html").write_text("<!doctype html><title>x</title>")
+    (tmp_path / "dist" / "assets" / "page-ABC.js").write_text("0")
+    document = await shared.http.get("/")
+    assert document.status_code == 200
+    assert document.headers["cache-control"] == "no-cache"
+    policy = document.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    script = await shared.http.get("/assets/page-ABC.js")
+    assert "immutable" in script.headers["cache-control"]
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert (await shared.http.get(path)).status_code == (200 if path == "/" else 404)

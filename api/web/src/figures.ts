@@ -17,6 +17,7 @@ export class Figures {
   #counts: { at: number; legs: number }[] = [];
   #spacing = new Spacing();
   #newest: number | null = null;
+  #began = 0;
   #repaired = 0;
 
   /** Begins anew, as for another chain. */
@@ -25,12 +26,14 @@ export class Figures {
     this.#counts = [];
     this.#spacing = new Spacing();
     this.#newest = null;
+    this.#began = 0;
   }
 
   /** Takes data of an instant (market ms); `delay_ms` is on the wall, null for a snapshot. */
   note(ingested: number, now: number, legs: number, delay_ms: number | null): void {
     if (this.#newest === null || ingested > this.#newest) this.#newest = ingested;
     this.#spacing.note(ingested);
+    this.#began ||= now;
     if (delay_ms === null) return; // a snapshot may be as old as the market's last close
     this.#counts.push({ at: now, legs });
     this.#delays.push(Math.max(0, delay_ms));
@@ -58,7 +61,8 @@ export class Figures {
     say(this.#age, format.age(this.age_s(market)));
     say(this.#latency, format.delay(quantile(sorted, 0.5)));
     say(this.#latencyHigh, format.delay(quantile(sorted, 0.99)));
-    const rate = legs / (RATE_WINDOW_MS / 1_000);
+    const window_ms = Math.min(RATE_WINDOW_MS, Math.max(1_000, now - this.#began));
+    const rate = legs / (window_ms / 1_000);
     say(this.#changes, this.#newest === null ? format.ABSENT : format.fixed(rate, rate < 10 ? 1 : 0));
     say(this.#repairs, String(this.#repaired));
   }

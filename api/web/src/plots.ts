@@ -135,7 +135,7 @@ export class SmilePlot extends Plot {
       return (["call", "put"] as const).map((side, index) => ({
         label: `${whose}${side}`,
         stroke: colours[field][index] as string,
-        width: 1.6,
+        width: side === "call" ? 3 : 1.4, // where they agree the put lies on the call, both in sight
         dash,
         spanGaps: true,
         points: { show: false },

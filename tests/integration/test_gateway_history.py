@@ -1,0 +1,160 @@
+"""History over REST: what the storage worker wrote, page by page, from a real Postgres."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from api.history import CONTRACT_FIELDS, SNAPSHOT_FIELDS
+from pipeline.clock import SECOND_NS
+from tests.support import chains, gateway, servers
+from tests.support.gateway import CHAIN, Gateway, moved
+from tests.support.postgres import PostgresServer, open_database
+from tests.support.storing import write
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ATM = "NIFTY-20260127-25000-CE"
+CONTRACT = f"/v1/contracts/{ATM}/history"
+UNDERLYING = "/v1/underlyings/NIFTY/history"
+SERIES = [moved(CHAIN, seconds=n, last={20: 90.0 + n, 21: 80.0 + n}) for n in range(10)]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def served(
+    tmp_path_factory: pytest.TempPathFactory, wheel_server: PostgresServer
+) -> AsyncIterator[Gateway]:
+    """A gateway over ten snapshots, one second apart."""
+    directory = tmp_path_factory.mktemp("history")
+    with (
+        servers.running(servers.valkey_binary(), directory) as server,
+        wheel_server.database() as url,
+    ):
+        async with open_database(url) as database:
+            await write(database, *SERIES)
+        async with gateway.running(server.url, url) as running:
+            yield running
+
+
+async def rows_of(served: Gateway, path: str) -> list[dict[str, Any]]:
+    response = await served.get(path)
+    assert response.status_code == 200, response.text
+    rows: list[dict[str, Any]] = response.json()["data"]
+    return rows
+
+
+async def test_contract_history_is_complete_and_in_order(served: Gateway) -> None:
+    body = (await served.get(CONTRACT)).json()
+    assert [row["last"] for row in body["data"]] == [90.0 + n for n in range(10)]
+    assert tuple(sorted(body["data"][0])) == tuple(sorted(CONTRACT_FIELDS))
+    assert body["data"][0]["ts_ingest"] == "2026-01-25T10:00:00.000000Z"
+    assert body["meta"]["coverage"] == {
+        "rows": 10,
+        "first": "2026-01-25T10:00:00.000000Z",
+        "last": "2026-01-25T10:00:09.000000Z",
+        "complete": None,
+    }
+    assert body["next"] is None
+
+
+async def test_underlying_history_is_complete_and_in_order(served: Gateway) -> None:
+    rows = await rows_of(served, f"{UNDERLYING}?ts=ns")
+    assert [row["ts_ingest"] for row in rows] == [
+        chains.TS_INGEST + n * SECOND_NS for n in range(10)
+    ]
+    assert tuple(sorted(rows[0])) == tuple(sorted(SNAPSHOT_FIELDS))
+    assert rows == await rows_of(served, f"{UNDERLYING}?ts=ns&expiry=2026-01-27")
+    assert await rows_of(served, f"{UNDERLYING}?expiry=2026-02-03&start=2020-01-01") == []
+
+
+async def test_range_is_half_open(served: Gateway) -> None:
+    query = "start=2026-01-25T15:30:02%2B05:30&end=2026-01-25T10:00:05Z&fields=last"
+    assert await rows_of(served, f"{CONTRACT}?{query}") == [{"last": 92.0 + n} for n in range(3)]
+    first = chains.TS_INGEST
+    exact = f"start={first}&end={first + 1_000}&fields=ts_ingest&ts=ns"
+    assert await rows_of(served, f"{CONTRACT}?{exact}") == [{"ts_ingest": first}]
+
+
+async def test_date_is_a_day_of_the_exchange(served: Gateway) -> None:
+    assert len(await rows_of(served, f"{CONTRACT}?start=2026-01-25&end=2026-01-26")) == 10
+    assert await rows_of(served, f"{CONTRACT}?start=2026-01-24&end=2026-01-25") == []
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("path", [CONTRACT, UNDERLYING])
+@pytest.mark.parametrize("limit", [1, 3, 5, 10])
+async def test_pages_are_the_whole_without_gap_or_repeat(
+    served: Gateway, path: str, order: str, limit: int
+) -> None:
+    whole = await rows_of(served, f"{path}?order={order}")
+    assert [row["ts_ingest"] for row in whole] == sorted(
+        (row["ts_ingest"] for row in whole), reverse=order == "desc"
+    )
+    following: str | None = f"{path}?order={order}&limit={limit}"
+    pages: list[dict[str, Any]] = []
+    while following is not None:
+        response = await served.get(following)
+        pages += response.json()["data"]
+        following = _linked(response)
+    assert pages == whole
+
+
+def _linked(response: httpx.Response) -> str | None:
+    """The address of the next page, which the body and the header agree on."""
+    cursor = response.json()["next"]
+    assert (cursor is None) == ("next" not in response.links)
+    if cursor is None:
+        return None
+    address = response.links["next"]["url"]
+    assert f"cursor={cursor}" in address
+    return address
+
+
+async def test_chain_as_of_is_the_last_one_before(served: Gateway) -> None:
+    path = "/v1/chains/NIFTY/2026-01-27?as_of=2026-01-25T10:00:04.5Z"
+    body = (await served.get(path)).json()
+    assert len(body["data"]) == 42
+    assert body["data"][20]["symbol"] == ATM
+    assert body["data"][20]["last"] == 94.0
+    assert body["meta"]["ts_ingest"] == "2026-01-25T10:00:04.000000Z"
+    assert body["meta"]["aggregates"]["atm_strike"] == 25_000
+    around = (await served.get(path + "&around=0&fields=strike,kind&layout=rows")).json()["data"]
+    assert around == [{"strike": 25_000.0, "kind": "call"}, {"strike": 25_000.0, "kind": "put"}]
+    early = await served.get("/v1/chains/NIFTY/2026-01-27?as_of=2026-01-25")
+    assert (early.status_code, early.json()["code"]) == (404, "unknown_snapshot")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        (f"{CONTRACT}?limit=0", 400, "invalid_query"),
+        (f"{CONTRACT}?limit=10001", 400, "invalid_query"),
+        (f"{CONTRACT}?start=2026-01-26&end=2026-01-25", 400, "invalid_query"),
+        (f"{CONTRACT}?cursor=garbage", 400, "invalid_query"),
+        (f"{CONTRACT}?cursor=é", 400, "invalid_query"),
+        (f"{CONTRACT}?fields=colour", 400, "invalid_query"),
+        (f"{CONTRACT}?expiry=2026-01-27", 400, "invalid_query"),
+        (f"{CONTRACT}?interval=1m", 400, "invalid_query"),
+        (f"{UNDERLYING}?expiry=never", 400, "invalid_query"),
+        (f"{UNDERLYING}?cursor=kgGjYWJj", 400, "invalid_query"),
+        ("/v1/contracts/NIFTY-20260127-1-CE/history", 404, "unknown_contract"),
+        ("/v1/contracts/NIFTY/history", 404, "unknown_contract"),
+        ("/v1/underlyings/GOLD/history", 404, "unknown_underlying"),
+        ("/v1/underlyings/NIFTY-20260127/history", 404, "unknown_underlying"),
+    ],
+)
+async def test_bad_request_gets_a_problem(
+    served: Gateway, path: str, status: int, code: str
+) -> None:
+    response = await served.get(path)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_gateway_with_all_its_parts_is_ready(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    ready = await served.http.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready"), ready.text
+    assert ready.json()["reasons"] == []

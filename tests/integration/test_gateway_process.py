@@ -1,0 +1,117 @@
+"""The gateway as a process: it starts without Redis, stops on SIGTERM, and needs a secret."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import websockets
+
+from pipeline import config
+from pipeline.config import Settings
+from pipeline.credentials import issue_token
+from tests.support import servers
+from tests.support.gateway import SECRET, Client
+from tests.support.servers import RedisServer, free_port
+
+START_S = 30.0
+
+
+@contextlib.contextmanager
+def process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "api"],
+        env=config.environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait(10)
+        assert started.stdout is not None
+        started.stdout.close()
+
+
+def answer(url: str, status: int) -> dict[str, object]:
+    """The JSON at a URL once it answers with that status."""
+    deadline = time.monotonic() + START_S
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            response = httpx.get(url, timeout=5)
+            if response.status_code == status:
+                body: dict[str, object] = response.json()
+                return body
+        assert time.monotonic() < deadline, f"{url} never answered {status}"
+        time.sleep(0.05)
+
+
+def settings(redis_port: int, **changes: object) -> Settings:
+    url = f"redis://127.0.0.1:{redis_port}/0"
+    fields = {"redis_url": url, "gateway_port": free_port(), "jwt_secret": SECRET} | changes
+    return Settings(**fields)  # type: ignore[arg-type]
+
+
+def test_gateway_lives_without_redis_and_is_ready_to_say_so(tmp_path: Path) -> None:
+    server = RedisServer(servers.valkey_binary(), tmp_path)
+    chosen = settings(server.port)
+    base = f"http://127.0.0.1:{chosen.gateway_port}"
+    with process(chosen):
+        assert answer(f"{base}/healthz", 200) == {"status": "alive"}
+        ready = answer(f"{base}/readyz", 503)
+        assert "Redis does not answer" in ready["reasons"]  # type: ignore[operator]
+        headers = {"Authorization": f"Bearer {issue_token(SECRET)}"}
+        away = httpx.get(f"{base}/v1/underlyings", headers=headers)
+        assert (away.status_code, away.json()["code"]) == (503, "redis_unavailable")
+        server.start()
+        try:
+            deadline = time.monotonic() + START_S
+            while httpx.get(f"{base}/v1/underlyings", headers=headers).status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            server.stop()
+
+
+async def test_sigterm_says_goodbye_and_exits_cleanly(tmp_path: Path) -> None:
+    with servers.running(servers.valkey_binary(), tmp_path) as server:
+        chosen = settings(server.port)
+        with process(chosen) as started:
+            await asyncio.to_thread(answer, f"http://127.0.0.1:{chosen.gateway_port}/healthz", 200)
+            url = f"ws://127.0.0.1:{chosen.gateway_port}/v1/ws"
+            async with websockets.connect(url) as socket:
+                client = Client(socket)
+                await client.ask("auth", token=issue_token(SECRET))
+                began = time.monotonic()
+                started.send_signal(signal.SIGTERM)
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    await client.until(lambda message: False)
+                assert socket.close_code == 1012
+            assert await asyncio.to_thread(started.wait, 15) == 0
+            assert time.monotonic() - began < 10
+            assert started.stdout is not None
+            log = started.stdout.read().decode()
+            assert '"event":"stopped"' in log
+            assert SECRET not in log
+
+
+def test_gateway_without_a_secret_does_not_start() -> None:
+    with process(settings(free_port(), jwt_secret="")) as started:
+        output, _ = started.communicate(timeout=START_S)
+        assert started.returncode == 1
+        assert b"STOCKIFY_JWT_SECRET" in output
+
+
+def test_taken_port_ends_the_process(tmp_path: Path) -> None:
+    with servers.running(servers.valkey_binary(), tmp_path) as server:
+        chosen = settings(server.port, gateway_port=server.port)
+        with process(chosen) as started:
+            output, _ = started.communicate(timeout=START_S)
+            assert started.returncode == 1
+            assert b"in use" in output
