@@ -57,9 +57,11 @@ def wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def client(port: int) -> redis.Redis:
+def client(
+    port: int, username: str | None = "stockify", password: str | None = PASSWORD
+) -> redis.Redis:
     once = Retry(NoBackoff(), 0)
-    return redis.Redis(port=port, username="stockify", password=PASSWORD, retry=once)
+    return redis.Redis(port=port, username=username, password=password, retry=once)
 
 
 def test_server_is_durable_and_never_evicts(port: int) -> None:
@@ -75,10 +77,9 @@ def test_server_is_durable_and_never_evicts(port: int) -> None:
 
 
 def test_nobody_enters_without_the_password(port: int) -> None:
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.RedisError):
+    with client(port, None, None) as stranger, pytest.raises(redis.RedisError):
         stranger.ping()
-    guessing = redis.Redis(port=port, username="stockify", password="guess")
-    with guessing as stranger, pytest.raises(redis.AuthenticationError):
+    with client(port, password="guess") as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 

@@ -97,7 +97,7 @@ class PostgresServer:
         self._execute(f"ALTER DATABASE {_TEMPLATE} WITH ALLOW_CONNECTIONS false")
         self._execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            f"WHERE datname = '{_TEMPLATE}'"
+            f"WHERE datname = '{_TEMPLATE}'"  # noqa: S608 - a name of ours
         )
 
     @contextlib.contextmanager
