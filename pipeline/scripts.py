@@ -58,7 +58,8 @@ return add(KEYS[2], KEYS[3], ARGV[3], 4)
 # Trim a stream below what every critical group has finished with, and no younger than `keep`.
 # An entry is finished when it is delivered and not pending. A group that never registered counts
 # as critical: nobody loses entries for want of a card.
-# KEYS: stream, group cards. ARGV: keep in ms.
+# KEYS: stream, group cards. ARGV: keep in ms. Gives how many went, the group that held the cut
+# back ('' for none), and the oldest entry left ('' for none).
 TRIM = """
 local function before(a, b)
   local am, as = string.match(a, '(%d+)-(%d+)')
@@ -92,5 +93,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
   end
 end
-return {redis.call('XTRIM', KEYS[1], 'MINID', cut), cut, holder}
+local removed = redis.call('XTRIM', KEYS[1], 'MINID', cut)
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+return {removed, holder, oldest[1] and oldest[1][1] or ''}
 """

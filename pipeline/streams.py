@@ -329,14 +329,22 @@ class Consumer:
             attempt += 1
 
 
-async def trim(redis: Redis, stream: str, keep_ms: int) -> tuple[int, str, str]:
-    """Trim a stream as far as every critical group has finished and `keep_ms` allows.
+class Trimmed(msgspec.Struct, frozen=True):
+    """What a trim did: entries removed, the group that held it back, the oldest id left.
 
-    Gives the number of entries removed, the id up to which, and the group that held it back ("").
+    The last two are empty where there is none.
     """
+
+    removed: int
+    holder: str
+    oldest: str
+
+
+async def trim(redis: Redis, stream: str, keep_ms: int) -> Trimmed:
+    """Trim a stream as far as every critical group has finished and `keep_ms` allows."""
     keys = (stream, topics.group_cards(stream))
-    removed, cut, holder = await redis.eval(scripts.TRIM, len(keys), *keys, keep_ms)
-    return int(removed), cut.decode(), holder.decode()
+    removed, holder, oldest = await redis.eval(scripts.TRIM, len(keys), *keys, keep_ms)
+    return Trimmed(int(removed), holder.decode(), oldest.decode())
 
 
 async def stream_bytes(redis: Redis, stream: str) -> int:

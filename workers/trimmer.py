@@ -12,7 +12,7 @@ from pipeline.runtime import Context, pause, run
 from pipeline.streams import AWAY, stream_bytes, trim
 
 INTERVAL_S = 5.0
-HELD_BACK_MS = 60_000  # a cut this much older than wanted is worth a line in the log
+HELD_BACK_MS = 60_000  # an oldest entry this much older than wanted is worth a line in the log
 
 
 async def trim_streams(context: Context) -> None:
@@ -43,15 +43,19 @@ async def trim_streams(context: Context) -> None:
 async def _trim_one(context: Context, stream: str, sizes: dict[str, int]) -> int:
     size = sizes[stream] = await stream_bytes(context.redis, stream)
     keep_ms = kept_ms(context.settings.keep_s, size, context.settings.keep_bytes)
-    removed, cut, holder = await trim(context.redis, stream, keep_ms)
-    if holder:
+    trimmed = await trim(context.redis, stream, keep_ms)
+    if trimmed.holder and trimmed.oldest:
         # Stream ids are the server's wall time, whatever clock the market runs on.
-        behind_ms = time.time_ns() // 1_000_000 - keep_ms - int(cut.split("-")[0])
+        behind_ms = time.time_ns() // 1_000_000 - keep_ms - int(trimmed.oldest.split("-")[0])
         if behind_ms > HELD_BACK_MS:
             context.telemetry.log.warning(
-                "held_back", stream=stream, group=holder, behind_s=behind_ms // 1_000, bytes=size
+                "held_back",
+                stream=stream,
+                group=trimmed.holder,
+                behind_s=behind_ms // 1_000,
+                bytes=size,
             )
-    return removed
+    return trimmed.removed
 
 
 def kept_ms(keep_s: int, size: int, limit: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from pipeline import topics
 from pipeline.errors import BusUnavailable, OutcomeUnknown
 from pipeline.runtime import Context
-from pipeline.streams import Consumer, Producer, trim
+from pipeline.streams import Consumer, Producer, Trimmed, trim
 from tests.support import bus, servers
 
 SERVERS = ("valkey", "redis8", "redis7")
@@ -203,10 +203,9 @@ async def test_trim_stops_at_what_a_critical_group_has_not_finished(
         await append(context, stream, 10)
         reader = consumer(context, stream)
         entries = await bus.take(reader, 6)
-        assert await trim(context.redis, stream, 0) == (0, entries[0].stream_id, "group")
+        assert await trim(context.redis, stream, 0) == Trimmed(0, "group", entries[0].stream_id)
         await reader.ack(entries[:4])
-        removed, _cut, holder = await trim(context.redis, stream, 0)
-        assert (removed, holder) == (4, "group")
+        assert await trim(context.redis, stream, 0) == Trimmed(4, "group", entries[4].stream_id)
         await reader.ack(entries[4:])
         rest = await bus.take(reader, 4)
         await reader.ack(rest)
@@ -224,8 +223,7 @@ async def test_best_effort_group_does_not_hold_the_trim_back(
         await append(context, stream, 3)
         reader = Consumer(context, stream, "group", dead_stream="stream:d", critical=False)
         assert len(await bus.take(reader, 1)) == 1
-        removed, _cut, holder = await trim(context.redis, stream, -1_000)
-        assert (removed, holder) == (3, "")
+        assert await trim(context.redis, stream, -1_000) == Trimmed(3, "", "")
         await reader.close()
 
 

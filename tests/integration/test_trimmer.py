@@ -1,0 +1,43 @@
+"""The trimmer as a worker, on a real server."""
+
+import asyncio
+
+import pytest
+
+from pipeline.streams import Consumer, Producer
+from tests.support import bus
+from workers import trimmer
+
+
+async def test_finished_entries_go_and_unfinished_ones_stay(valkey: str) -> None:
+    async with bus.context(valkey, keep_s=0) as context:
+        producer = Producer(context.settings, "producer")
+        for number in range(6):
+            await producer.append(context.topics.raw(), bus.entry(number))
+        await producer.close()
+        reader = Consumer(context, context.topics.raw(), "group", dead_stream="stream:dead")
+        entries = await bus.take(reader, 6)
+        await reader.ack(entries[:4])
+        work = asyncio.create_task(trimmer.trim_streams(context))
+        trimmed = context.telemetry.counter("entries_trimmed", "")
+        async with asyncio.timeout(10):
+            while trimmed.value < 4:
+                await asyncio.sleep(0.02)
+        context.stopping.set()
+        await work
+        await reader.close()
+        left = await context.redis.xrange(context.topics.raw())
+    assert [fields[b"id"] for _id, fields in left] == [b"id-4", b"id-5"]
+    assert trimmed.value == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "kept_ms"),
+    [
+        pytest.param(0, 900_000, id="empty: the whole while"),
+        pytest.param(1_000, 900_000, id="within its bytes: the whole while"),
+        pytest.param(2_000, 450_000, id="twice its bytes: half the while"),
+    ],
+)
+def test_stream_that_outgrows_its_bytes_keeps_a_shorter_while(size: int, kept_ms: int) -> None:
+    assert trimmer.kept_ms(900, size, 1_000) == kept_ms
