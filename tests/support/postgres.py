@@ -96,8 +96,8 @@ class PostgresServer:
         # TimescaleDB's own worker connects to every database it may, and a copy needs it idle.
         self._execute(f"ALTER DATABASE {_TEMPLATE} WITH ALLOW_CONNECTIONS false")
         self._execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            f"WHERE datname = '{_TEMPLATE}'"  # noqa: S608 - a name of ours
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "  # noqa: S608 - our name
+            f"WHERE datname = '{_TEMPLATE}'"
         )
 
     @contextlib.contextmanager
