@@ -135,6 +135,9 @@ def _config(gateway: Gateway) -> uvicorn.Config:
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=2_048) as listener:
+        # Inherited by every connection; a loop that is handed a socket may leave it to us, and
+        # then each answer waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import websockets
 
+from api import __main__ as gateway_process
 from pipeline import config
 from pipeline.config import Settings
 from pipeline.credentials import issue_token
@@ -85,14 +87,14 @@ async def test_sigterm_says_goodbye_and_exits_cleanly(tmp_path: Path) -> None:
         with process(chosen) as started:
             await asyncio.to_thread(answer, f"http://127.0.0.1:{chosen.gateway_port}/healthz", 200)
             url = f"ws://127.0.0.1:{chosen.gateway_port}/v1/ws"
-            async with websockets.connect(url) as socket:
-                client = Client(socket)
+            async with websockets.connect(url) as connection:
+                client = Client(connection)
                 await client.ask("auth", token=issue_token(SECRET))
                 began = time.monotonic()
                 started.send_signal(signal.SIGTERM)
                 with contextlib.suppress(websockets.ConnectionClosed):
                     await client.until(lambda message: False)
-                assert socket.close_code == 1012
+                assert connection.close_code == 1012
             assert await asyncio.to_thread(started.wait, 15) == 0
             assert time.monotonic() - began < 10
             assert started.stdout is not None
@@ -115,3 +117,12 @@ def test_taken_port_ends_the_process(tmp_path: Path) -> None:
             output, _ = started.communicate(timeout=START_S)
             assert started.returncode == 1
             assert b"in use" in output
+
+
+def test_connections_do_not_wait_for_acknowledgements() -> None:
+    with (
+        gateway_process._listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
