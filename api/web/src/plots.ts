@@ -97,7 +97,7 @@ function axes(values: (value: number) => string): uPlot.Axis[] {
   };
   return [
     { ...common, space: 64, size: 26, values: (_, splits) => splits.map((each) => strikeText(each)) },
-    { ...common, space: 30, size: 52, values: (_, splits) => splits.map(values) },
+    { ...common, space: 22, size: 52, values: (_, splits) => splits.map(values) },
   ];
 }
 
@@ -184,7 +184,7 @@ export class InterestPlot extends Plot {
     });
     const x = { label: "strike", value: (_: uPlot, at: number | null) => strikeText(at) };
     return {
-      series: [x, side("calls", COLOURS.call), side("puts", COLOURS.put)],
+      series: [x, side("call", COLOURS.call), side("put", COLOURS.put)],
       axes: axes((value) => (value === 0 ? "0" : quantity(Math.abs(value)))),
       scales: noTime,
       cursor,

@@ -34,7 +34,7 @@ export class PriceChart {
         fontSize: 11,
       },
       grid: { vertLines: lines, horzLines: lines },
-      rightPriceScale: { borderVisible: false },
+      rightPriceScale: { borderVisible: false, entireTextOnly: true },
       timeScale: { borderVisible: false, timeVisible: true, secondsVisible: false, rightOffset: 3 },
       localization: { priceFormatter: price, locale: "en-IN" },
     });
