@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from api.auth import CACHED_TOKENS, LEEWAY_S, TOKEN_BYTES, Verifier, bearer_token, demand
+from api.auth import LEEWAY_S, TOKEN_BYTES, Verifier, bearer_token, demand
 from api.errors import ApiError
 from pipeline.credentials import issue_token
 
@@ -115,11 +115,12 @@ def test_known_token_expires_from_the_cache_too() -> None:
         verifier.verify(token)
 
 
-def test_cache_of_tokens_is_bounded() -> None:
+def test_cache_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.auth.CACHED_TOKENS", 20)
     verifier = Verifier(SECRET)
-    for number in range(CACHED_TOKENS + 10):
+    for number in range(30):
         verifier.verify(signed(jti=str(number)))
-    assert len(verifier._known) == CACHED_TOKENS
+    assert len(verifier._known) == 20
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic dXNlcjpwYXNz", "Token abc", "JWT abc", "abc"])
