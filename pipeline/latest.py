@@ -26,8 +26,9 @@ POLL_S = 1.0
 
 # KEYS: chain position, underlying position, catalog, chain, underlying, contracts...
 # ARGV: position, TTL in s, catalog field, card, then channel and text of the chain, of the
-# underlying and of each contract. Positions are fixed-width text: Lua's numbers are doubles, and
-# those lose nanoseconds. Gives how many values were written.
+# underlying and of each contract, last 1 where the underlying is to be written. Positions are
+# fixed-width text: Lua's numbers are doubles, and those lose nanoseconds. Gives how many values
+# were written.
 _WRITE_CHAIN = """
 local written = 0
 local function put(key, at)
@@ -46,7 +47,7 @@ if is_newer(KEYS[1]) then
   for i = 6, #KEYS do put(KEYS[i], 2 * i - 3) end
   put(KEYS[4], 5)
 end
-if is_newer(KEYS[2]) then put(KEYS[5], 7) end
+if ARGV[#ARGV] == '1' and is_newer(KEYS[2]) then put(KEYS[5], 7) end
 return written
 """
 
@@ -118,8 +119,12 @@ async def write_chain(
     chain_json: frames.ChainJson,
     header: ChainHeader,
     position: frames.Position,
+    *,
+    speaks: bool = True,
 ) -> int:
     """Write and publish a chain, its underlying and its contracts, unless newer ones are there.
+
+    The underlying is left out unless this chain `speaks` for it.
 
     One atomic call. Gives how many values were written: 0 when all were older or the same. Raises
     BusUnavailable.
@@ -148,6 +153,7 @@ async def write_chain(
     ]
     for symbol, text in texts.items():
         arguments += [topics.live(symbol), text]
+    arguments.append(int(speaks))
     return int(await _asked(redis.eval(_WRITE_CHAIN, len(keys), *keys, *arguments)))
 
 

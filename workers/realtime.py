@@ -5,16 +5,49 @@ in the same instant.
 """
 
 import asyncio
+from datetime import date
 
 from pipeline import frames, latest
+from pipeline.clock import SECOND_NS, expiry_ns
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError
 from pipeline.frames import Position
-from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, market_snapshot
+from pipeline.models import (
+    ENRICHED_CHAIN_TYPE,
+    ENRICHED_EXPIRIES_TYPE,
+    ChainHeader,
+    market_snapshot,
+)
 from pipeline.runtime import Context, run
 from pipeline.streams import Consumer
 
 BATCH = 16
+SILENT_NS = 60 * SECOND_NS  # a nearer chain that has not come for so long speaks no more
+
+
+class Speakers:
+    """Which chain speaks for its underlying: the nearest that has not settled and still comes.
+
+    Forward and volatility differ by expiry; taken from whichever chain came last they would jump
+    to and fro.
+    """
+
+    def __init__(self) -> None:
+        self._nearest: dict[str, tuple[date, int]] = {}
+
+    def speaks(self, header: ChainHeader) -> bool:
+        """Whether this chain speaks for its underlying now."""
+        expiry, ts = self._nearest.get(header.underlying, (header.expiry, header.ts_ingest))
+        if header.ts_ingest < ts:
+            return True  # a late one: whether it is too late, the keys' positions say
+        if (
+            header.expiry > expiry
+            and header.ts_ingest < expiry_ns(expiry)
+            and header.ts_ingest - ts < SILENT_NS
+        ):
+            return False
+        self._nearest[header.underlying] = header.expiry, header.ts_ingest
+        return True
 
 
 async def publish(context: Context) -> None:
@@ -24,7 +57,7 @@ async def publish(context: Context) -> None:
 
 
 async def _publish_shard(context: Context, shard: int) -> None:
-    telemetry = context.telemetry
+    telemetry, speakers = context.telemetry, Speakers()
     read = telemetry.counter("entries_read", "entries read")
     written = telemetry.counter("latest_written", "latest keys written")
     live = telemetry.counter("live_published", "texts published on live channels")
@@ -41,7 +74,7 @@ async def _publish_shard(context: Context, shard: int) -> None:
         with telemetry.span("publish", (entry.traceparent for entry in batch)):
             for entry in newest_of_each(batch):
                 try:
-                    keys = await _write(context, shard, entry)
+                    keys = await _write(context, shard, entry, speakers)
                 except DecodeError as error:
                     await consumer.dead_letter(entry, "undecodable", str(error))
                 else:
@@ -62,7 +95,7 @@ def newest_of_each(batch: list[Entry]) -> list[Entry]:
     return list(newest.values())
 
 
-async def _write(context: Context, shard: int, entry: Entry) -> int:
+async def _write(context: Context, shard: int, entry: Entry, speakers: Speakers) -> int:
     """The number of latest keys written; 0 where they hold something newer."""
     if entry.type == ENRICHED_EXPIRIES_TYPE:
         expiries = frames.decode_expiries(entry.data)
@@ -74,7 +107,13 @@ async def _write(context: Context, shard: int, entry: Entry) -> int:
     position = Position(entry.epoch, entry.seq, entry.te or entry.ts)
     texts = frames.encode_client_json(chain, market_snapshot(chain.header), position)
     return await latest.write_chain(
-        context.redis, context.topics, shard, texts, chain.header, position
+        context.redis,
+        context.topics,
+        shard,
+        texts,
+        chain.header,
+        position,
+        speaks=speakers.speaks(chain.header),
     )
 
 
