@@ -55,6 +55,39 @@ return add(KEYS[2], KEYS[3], ARGV[3], 4)
 """
 )
 
+# As FINISH, for an entry of which many come, or none: all of them or, unless the acknowledgement
+# counted, not one. Gives the last number and how many; false where nothing was done.
+# KEYS: source stream, target stream, target sequence.
+# ARGV: group, entry id, epoch seed, then of each its number of arguments and its fields.
+FINISH_MANY = """
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return false end
+local epoch = redis.call('HGET', KEYS[3], 'epoch')
+if not epoch then
+  epoch = ARGV[3]
+  redis.call('HSET', KEYS[3], 'epoch', epoch)
+end
+local starts, at = {}, 4
+while at <= #ARGV do
+  starts[#starts + 1] = at
+  at = at + 1 + tonumber(ARGV[at])
+end
+local last = redis.call('HINCRBY', KEYS[3], 'seq', #starts)
+for i, start in ipairs(starts) do
+  redis.call('XADD', KEYS[2], '*', 'seq', last - #starts + i, 'epoch', epoch,
+    unpack(ARGV, start + 1, start + tonumber(ARGV[start])))
+end
+return {last, #starts}
+"""
+
+# Set a version of a subject if it is still what the caller has seen; gives what stands there.
+# KEYS: the subject's hash. ARGV: version, what was seen ("" for none), the new text.
+REGISTER = """
+local found = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if found ~= ARGV[2] then return found end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return ARGV[3]
+"""
+
 # Trim a stream below what every critical group has finished with, and no younger than `keep`.
 # An entry is finished when it is delivered and not pending. A group that never registered counts
 # as critical: nobody loses entries for want of a card.

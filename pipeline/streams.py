@@ -7,6 +7,7 @@ which stream carries what stands in `topics`.
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -106,7 +107,8 @@ class Consumer:
     """One member of a group: its own pending entries first, then those of the dead, then new ones.
 
     `critical` groups hold the trimmer back; best-effort ones do not. The name must be the same
-    after a restart, so that what was pending is found again.
+    after a restart, so that what was pending is found again. One that `gives_up` sets an entry
+    aside after too many deliveries; one that never looks into entries has no reason to.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class Consumer:
         *,
         dead_stream: str,
         critical: bool = True,
+        gives_up: bool = True,
         start: str = "0",
     ) -> None:
         self.stream, self.group = stream, group
         self.name = consumer_name(context.name)
         self._dead_stream = dead_stream
         self._critical = critical
+        self._most_attempts = context.settings.max_attempts if gives_up else sys.maxsize
         self._start = start
         self._settings = context.settings
         self._stopping = context.stopping
@@ -166,9 +170,9 @@ class Consumer:
             if attempt:
                 attempt = 0
                 self._telemetry.set_state("ready")
-            alive = [entry for entry in entries if entry.attempts <= self._settings.max_attempts]
+            alive = [entry for entry in entries if entry.attempts <= self._most_attempts]
             for entry in entries:
-                if entry.attempts > self._settings.max_attempts:
+                if entry.attempts > self._most_attempts:
                     await self.dead_letter(entry, "attempts", f"delivered {entry.attempts} times")
             if alive:
                 yield alive
@@ -203,6 +207,23 @@ class Consumer:
             else Appended(answer[0].decode(), int(answer[1]), answer[2].decode())
             for answer in answers
         ]
+
+    async def finish_many(
+        self, target: str, entry: Entry, results: Sequence[Sequence[str]]
+    ) -> int | None:
+        """Acknowledge an entry and append all that came of it, in one step; gives how many.
+
+        A result is its field names and values in turn. None stands for an entry that was no longer
+        ours, for which nothing was written; repeated as `finish` is.
+        """
+        keys = (self.stream, target, topics.sequence(target))
+        arguments: list[str | int] = [self.group, entry.stream_id, self._epoch_seed]
+        for result in results:
+            arguments += [len(result), *result]
+        answer = await self._until_done(
+            lambda: self._redis.eval(scripts.FINISH_MANY, len(keys), *keys, *arguments)
+        )
+        return None if answer is None else int(answer[1])
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""

@@ -4,6 +4,7 @@
 |-------------------------|----------------------------------------|---------------------|
 | stream:raw              | provider bodies as received            | ingest              |
 | stream:enriched         | frames                                 | processor           |
+| stream:contracts        | one contract an entry, in plain text   | splitter (opt-in)   |
 | stream:dead             | entries set aside with their reason    | whoever set it aside|
 | seq:<stream>            | hash: epoch, seq, entries, contracts   | the append call     |
 | group:<stream>          | hash: group -> its card (JSON)         | the group's worker  |
@@ -12,7 +13,7 @@
 | latest-at:<symbol id>   | position of that value                 | realtime            |
 | live:<symbol id>        | Pub/Sub channel of the same texts      | realtime            |
 | catalog                 | hash: chain or underlying -> card      | realtime            |
-| schema:<subject>        | registered schema versions             | schemas             |
+| schema:<subject>        | hash: version -> JSON Schema           | schemas             |
 | worker:<name>           | heartbeat of a process                 | that process        |
 | limit:<name>            | rate budgets                           | limits              |
 
@@ -45,6 +46,10 @@ class Topics(msgspec.Struct, frozen=True):
     def enriched(self, shard: int = 0) -> str:
         """The stream of frames."""
         return f"stream:enriched{self._suffix(shard)}"
+
+    def contracts(self, shard: int = 0) -> str:
+        """The stream of contracts in plain text."""
+        return f"stream:contracts{self._suffix(shard)}"
 
     def dead(self, shard: int = 0) -> str:
         """The stream of dead letters."""
@@ -100,7 +105,7 @@ def group_cards(stream: str) -> str:
 
 
 def schema(subject: str) -> str:
-    """The registered versions of a subject."""
+    """The hash of a subject's registered versions: version -> JSON Schema."""
     return f"schema:{subject}"
 
 

@@ -8,6 +8,7 @@ def test_one_shard_has_plain_names() -> None:
     plain = Topics()
     assert plain.raw() == "stream:raw"
     assert plain.enriched() == "stream:enriched"
+    assert plain.contracts() == "stream:contracts"
     assert plain.dead() == "stream:dead"
     assert plain.latest("NIFTY") == "latest:NIFTY"
     assert plain.live("NIFTY") == "live:NIFTY"
@@ -19,6 +20,7 @@ def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
     names = [
         sharded.raw(2),
         sharded.enriched(2),
+        sharded.contracts(2),
         sharded.dead(2),
         sharded.latest("NIFTY", 2),
         sharded.latest_position("NIFTY", 2),
