@@ -40,7 +40,7 @@ lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules
 
 setup-bench: $(INSTALLED_FOR_BENCH) ## install what the benches measure against, into .venv-bench
 
-docs: $(INSTALLED) ## write docs/configuration.md again from the settings
+docs: $(INSTALLED) ## write settings, leg table and schemas of docs/ again from the code
 	@$(BIN)/python -m stockify.reference
 
 lock: ## resolve the newest allowed packages and write constraints.txt

@@ -1,7 +1,8 @@
 """Writes the reference parts of the documents from the code: `python -m stockify.reference`.
 
-`docs/configuration.md` is the settings; the leg table of `docs/data-model.md` is the leg layout.
-It only renders; what is true of a setting or a column is said where it is declared.
+`docs/configuration.md` is the settings, the leg table of `docs/data-model.md` the leg layout, and
+`docs/schemas/` what entries hold. It only renders; what is true of a setting or a column is said
+where it is declared.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from pipeline.config import PREFIX, Settings
 from pipeline.errors import ConfigError
 from pipeline.models import LEG_COLUMNS
+from pipeline.schemas import SCHEMAS
 
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- legs: written by `make docs` -->", "<!-- end of legs -->"
@@ -58,11 +60,18 @@ def with_leg_table(page: str) -> str:
     return f"{before}{BEGIN}\n{leg_table()}\n{END}{after}"
 
 
+def schema_files() -> dict[str, bytes]:
+    """The JSON Schema of every type, by file name."""
+    return {f"{name}.json": schema.page for name, schema in SCHEMAS.items()}
+
+
 def main() -> None:
-    """Write both pages."""
+    """Write the pages and the schemas."""
     (DOCUMENTS / "configuration.md").write_text(configuration_page())
     data_model = DOCUMENTS / "data-model.md"
     data_model.write_text(with_leg_table(data_model.read_text()))
+    for name, text in schema_files().items():
+        (DOCUMENTS / "schemas" / name).write_bytes(text)
 
 
 def _shown(default: object) -> str:

@@ -5,7 +5,7 @@ A body that does not decode becomes a dead letter with its reason, and the group
 
 import asyncio
 
-from pipeline import bodies, dhan, enrich, frames
+from pipeline import bodies, dhan, enrich, frames, schemas
 from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
 from pipeline.models import (
@@ -23,6 +23,7 @@ BATCH = 16  # the flat part of the cost curve of the finishing call
 
 async def process(context: Context) -> None:
     """Work every shard of the raw stream until stopping."""
+    await schemas.announce(context, schemas.ENRICHED_TYPES)
     await asyncio.to_thread(enrich.warmup)  # signals and heartbeats go on meanwhile
     context.telemetry.set_state("ready")
     await asyncio.gather(*(_process_shard(context, n) for n in range(context.topics.shards)))

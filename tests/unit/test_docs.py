@@ -104,6 +104,11 @@ def test_leg_table_is_the_leg_layout() -> None:
     assert page == reference.with_leg_table(page), "run `make docs`"
 
 
+def test_schema_files_are_what_the_types_say() -> None:
+    written = {path.name: path.read_bytes() for path in (DOCS / "schemas").iterdir()}
+    assert written == reference.schema_files(), "run `make docs`"
+
+
 def test_glossary_is_in_order_and_says_each_word_once() -> None:
     words = re.findall(r"(?m)^\| ([a-z][^|]*?) \|", (DOCS / "glossary.md").read_text())[1:]
     assert len(words) > 30

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from pipeline import schemas
 from pipeline.dhan import UNDERLYINGS
 from pipeline.errors import (
     AuthenticationFailed,
@@ -23,6 +24,7 @@ async def ingest(context: Context) -> None:
     if unknown:
         known = ", ".join(UNDERLYINGS)
         raise ConfigError(f"STOCKIFY_UNDERLYINGS: {', '.join(unknown)} not among {known}")
+    await schemas.announce(context, schemas.RAW_TYPES)
     rest = DhanRest(settings.dhan_base_url, settings.dhan_client_id, lambda: _token(context))
     spool = Spool(settings.state_path() / "spool", settings.spool_bytes)
     producer = Producer(settings, context.name)
