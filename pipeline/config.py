@@ -61,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     storage_max_age_ms: Annotated[int, _says("longest a frame waits before its commit")] = 500
     storage_batch_rows: Annotated[int, _says("contract rows that make a full batch")] = 20_000
+    splitter_underlyings: Annotated[
+        tuple[str, ...], _says("whose contracts the splitter writes; empty: everybody's")
+    ] = ()
     keep_s: Annotated[int, _says("seconds of stream kept behind the slowest critical group")] = 900
     keep_bytes: Annotated[int, _says("bytes of a stream at which the kept time is cut short")] = (
         256 * 1024 * 1024

@@ -26,6 +26,11 @@ MODULES = {
     "trimmer": "workers.trimmer",
     "gateway": "api",
 }
+# Built in too, for those who start them with `stockify run`.
+OPTIONAL = {
+    "splitter": "workers.splitter",
+    "archiver": "workers.archiver",
+}
 # Who is asked to stop when, each with all before it gone: stop reading, work off, flush, close.
 DRAIN_ORDER = (
     ("ingest",),

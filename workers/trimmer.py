@@ -24,6 +24,7 @@ async def trim_streams(context: Context) -> None:
     for stream in (
         *(context.topics.raw(shard) for shard in shards),
         *(context.topics.enriched(shard) for shard in shards),
+        *(context.topics.contracts(shard) for shard in shards),  # empty without the splitter
     ):
         sizes[stream] = 0
         name = "_".join(part.strip("{}") for part in stream.split(":"))

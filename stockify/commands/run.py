@@ -4,6 +4,7 @@ import os
 import sys
 
 import click
+import msgspec
 
 from pipeline.errors import ConfigError
 from stockify import plan
@@ -12,18 +13,25 @@ from stockify.attached import attached_settings
 
 @click.command()
 @click.argument("worker")
-def run(worker: str) -> None:
-    """Run WORKER: a built-in name such as processor, or package.module:name of your own.
+@click.option("--underlying", "underlyings", multiple=True, help="splitter: only of this one")
+def run(worker: str, underlyings: tuple[str, ...]) -> None:
+    """Run WORKER: a built-in name such as splitter, or package.module:name of your own.
 
     It is given the running instance's addresses; STOCKIFY_* of this shell come before them.
     """
-    if worker in plan.MODULES:
-        arguments: tuple[str, ...] = ("-m", plan.MODULES[worker])
+    built_in = plan.MODULES | plan.OPTIONAL
+    if worker in built_in:
+        arguments: tuple[str, ...] = ("-m", built_in[worker])
     elif ":" in worker:
         arguments = ("-m", "stockify.one_file", worker)
     else:
-        names = ", ".join(plan.MODULES)
+        names = ", ".join(built_in)
         raise ConfigError(f"no worker {worker!r}: want package.module:name or one of {names}")
-    environment = plan.environment(attached_settings(), worker.replace(":", "."))
+    settings = attached_settings()
+    if underlyings:
+        if worker != "splitter":
+            raise ConfigError("--underlying is for the splitter")
+        settings = msgspec.structs.replace(settings, splitter_underlyings=underlyings)
+    environment = plan.environment(settings, worker.replace(":", "."))
     # In this process's place, so that signals and the exit code are the worker's own.
     os.execve(sys.executable, (sys.executable, *arguments), environment)  # noqa: S606

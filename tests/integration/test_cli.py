@@ -95,10 +95,11 @@ def test_token_is_alone_on_stdout(state: StateDirectory) -> None:
         (("token",), "no secret"),
         (("env",), "no instance runs"),
         (("run", "nosuch"), "no worker"),
+        (("run", "archiver", "--underlying", "NIFTY"), "for the splitter"),
         (("up", "--no-sim"), "STOCKIFY_DHAN_CLIENT_ID"),
         (("migrate",), "no database"),
     ],
-    ids=["token", "env", "run", "up", "migrate"],
+    ids=["token", "env", "run", "run other", "up", "migrate"],
 )
 def test_what_is_missing_is_named_and_exits_2(arguments: tuple[str, ...], said: str) -> None:
     result = ended(*arguments)

@@ -31,6 +31,25 @@ async def test_finished_entries_go_and_unfinished_ones_stay(valkey: str) -> None
     assert trimmed.value == 4
 
 
+async def test_contracts_are_trimmed_as_far_as_their_reader_has_come(valkey: str) -> None:
+    async with bus.context(valkey, keep_s=0) as context:
+        stream = context.topics.contracts()
+        for number in range(6):
+            await context.redis.xadd(stream, {"symbol": f"NIFTY-20260127-{number}-CE"})
+        await context.redis.xgroup_create(stream, "reader", "0")  # and nothing said of itself
+        ((_stream, read),) = await context.redis.xreadgroup("reader", "me", {stream: ">"}, count=4)
+        await context.redis.xack(stream, "reader", *(stream_id for stream_id, _fields in read[:3]))
+        work = asyncio.create_task(trimmer.trim_streams(context))
+        trimmed = context.telemetry.counter("entries_trimmed", "")
+        async with asyncio.timeout(10):
+            while trimmed.value < 3:
+                await asyncio.sleep(0.02)
+        context.stopping.set()
+        await work
+        assert await context.redis.xlen(stream) == 3
+        assert context.telemetry.report()["gauges"]["stream_contracts_bytes"] > 0
+
+
 @pytest.mark.parametrize(
     ("size", "kept_ms"),
     [

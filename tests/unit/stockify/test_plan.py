@@ -1,3 +1,4 @@
+import importlib.util
 import socket
 from collections.abc import Iterator
 
@@ -128,3 +129,10 @@ def test_drain_goes_the_way_the_data_go() -> None:
     assert set(plan.MODULES) | {"valkey", "postgres"} == set(order)
     assert order.index("ingest") < order.index("processor") < order.index("storage")
     assert order.index("storage") < order.index("gateway") < order.index("valkey")
+
+
+def test_optional_workers_exist_and_are_not_started_by_up() -> None:
+    assert all(importlib.util.find_spec(module) for module in plan.OPTIONAL.values())
+    names = {launch.name for launch in make(Settings()).launches}
+    assert names == set(plan.MODULES)
+    assert not names & set(plan.OPTIONAL)
