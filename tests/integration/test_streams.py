@@ -114,6 +114,27 @@ async def test_finishing_twice_writes_once(server: servers.RedisServer, stream: 
         assert (await context.redis.xpending(stream, "group"))["pending"] == 0
 
 
+async def test_finishing_an_entry_of_which_many_come_is_one_step_done_once(
+    server: servers.RedisServer, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        await append(context, stream, 3)
+        reader = consumer(context, stream)
+        first, second, third = await bus.take(reader, 3)
+        target = f"{stream}:out"
+        parts = [["n", str(number), *(["even", "yes"] * (1 - number % 2))] for number in range(500)]
+        assert await reader.finish_many(target, first, parts) == 500
+        assert await reader.finish_many(target, first, parts) is None
+        assert await reader.finish_many(target, second, []) == 0
+        assert await reader.finish_many(target, third, parts[:1]) == 1
+        await reader.close()
+        written = [fields for _id, fields in await context.redis.xrange(target)]
+        assert [int(fields[b"seq"]) for fields in written] == list(range(1, 502))
+        assert [fields[b"n"] for fields in written] == [b"%d" % n for n in (*range(500), 0)]
+        assert sum(b"even" in fields for fields in written) == 251
+        assert (await context.redis.xpending(stream, "group"))["pending"] == 0
+
+
 async def test_unacked_entry_comes_again_after_a_restart_of_its_consumer(
     server: servers.RedisServer, stream: str
 ) -> None:
