@@ -1,9 +1,7 @@
 """The settings of a command that works with the running instance."""
 
-import msgspec
-
 from pipeline import config
-from pipeline.config import PREFIX, Settings
+from pipeline.config import Settings
 from stockify.instance import StateDirectory
 
 
@@ -14,11 +12,4 @@ def attached_settings() -> Settings:
     """
     settings = config.load()
     running = StateDirectory(settings.state_path()).running()
-    if running is None:
-        return settings
-    left_open = {
-        name: running.environment[PREFIX + name.upper()]
-        for name in ("redis_url", "database_url", "jwt_secret")
-        if not getattr(settings, name) and PREFIX + name.upper() in running.environment
-    }
-    return msgspec.structs.replace(settings, **left_open)
+    return config.load(running.environment) if running else settings

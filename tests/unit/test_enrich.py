@@ -305,7 +305,7 @@ any_leg = st.tuples(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(any_leg, max_size=10),
     st.none() | st.floats(),

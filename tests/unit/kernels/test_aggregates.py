@@ -103,7 +103,7 @@ def slow_max_pain(strikes: list[float], calls: list[bool], interest: list[int]) 
     return min(sorted(set(strikes)), key=payout)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(

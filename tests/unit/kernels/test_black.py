@@ -35,7 +35,7 @@ def test_price_agrees_with_the_slow_twin(strike: float, is_call: bool, iv: float
     assert slow_greeks.relative(price(strike, is_call, iv), truth.price) < allowed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     strike=st.floats(5_000, 100_000),
     iv=st.floats(0.001, 10),
@@ -49,7 +49,7 @@ def test_call_less_put_is_the_discounted_forward_less_strike(
     assert call - put == pytest.approx(parity, abs=4 * EPSILON * max(call, put, FORWARD))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     strike=st.floats(5_000, 100_000),
     iv=st.floats(0.01, 5),

@@ -154,7 +154,7 @@ def test_no_strikes_at_all_are_no_error() -> None:
     assert fit(empty, spot=math.nan).source == forward.NONE
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(*[st.floats()] * 5), max_size=12),
     st.floats(),

@@ -109,7 +109,7 @@ def test_greeks_of_every_reference_leg() -> None:
     assert compared > 1_500
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     distance=st.floats(-3, 3),
     iv=st.floats(0.05, 2.0),
@@ -146,7 +146,7 @@ def test_greeks_are_the_slopes_of_the_price(
     assert found["theta"][0] == pytest.approx(-slope("years") / 365, rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(*[st.floats()] * 5, st.booleans()),

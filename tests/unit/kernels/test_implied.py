@@ -185,7 +185,7 @@ legs = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(leg=legs, iv=st.floats(0.01, 20))
 def test_volatility_of_a_price_gives_the_volatility_back(leg: Leg, iv: float) -> None:
     found, status = solve(leg, price_of(leg, iv))
@@ -198,7 +198,7 @@ def test_volatility_of_a_price_gives_the_volatility_back(leg: Leg, iv: float) ->
     assert abs(found / iv - 1) < 3 * FLOOR * (1 + condition)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(leg=legs, place=st.floats(0, 1), rise=st.floats(1e-9, 1))
 def test_volatility_rises_with_the_price(leg: Leg, place: float, rise: float) -> None:
     sign = 1 if leg.is_call else -1
@@ -211,7 +211,7 @@ def test_volatility_rises_with_the_price(leg: Leg, place: float, rise: float) ->
         assert high >= low * (1 - 8 * EPSILON)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.tuples(st.floats(), st.floats(), st.floats(), st.floats(), st.booleans(), st.floats()))
 def test_any_data_ends_with_a_status(data: tuple[float, float, float, float, bool, float]) -> None:
     s, status = implied.solve_leg(*data)
