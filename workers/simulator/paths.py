@@ -23,6 +23,7 @@ _STEP_SD = _VOLATILITY / math.sqrt(_SESSION_YEAR_S)  # of log spot, per second
 _PERSISTENCE = 0.97  # of a day's start in the next one
 _START_SD = 0.0075  # of log spot, per day
 _MEMORY_DAYS = 256  # 0.97^256 is 4e-4: older days do not matter
+_SETTLING_DAYS = 5
 _JUMPS = 3.0  # a day, on average
 _JUMP_SD = 0.0015
 _JUMP_FADES_S = 900.0
@@ -43,6 +44,20 @@ def spot_path(seed: int, underlying: Underlying, day: int) -> Floats:
     )
     path.flags.writeable = False
     return path
+
+
+@lru_cache(maxsize=64)
+def settled_spot(seed: int, underlying: Underlying, day: int) -> float:
+    """Where spot stood lately, in rupees: the mean of the starts of that day and the four before.
+
+    People's open positions follow the market with such a delay.
+    """
+    starts = [
+        underlying.market_share * _day_start(seed, "market", one, _START_SD)
+        + underlying.own_share * _day_start(seed, underlying.name, one, _START_SD)
+        for one in range(day - _SETTLING_DAYS + 1, day + 1)
+    ]
+    return underlying.base * math.exp(sum(starts) / len(starts))
 
 
 @lru_cache(maxsize=16)

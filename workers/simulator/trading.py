@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.simulator import randomness, smile
+from workers.simulator import paths, randomness, smile
 from workers.simulator.exchange import DAY_S, Underlying, lot
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -132,7 +132,8 @@ def half_spread(mid: Floats, illiquidity: Floats) -> Floats:
 def open_interest(activity: Activity, since_s: float) -> Integers:
     """Units outstanding: they grow from day to day and within a day, every three minutes."""
     legs, underlying = activity.legs, activity.underlying
-    distance = np.log(legs.strike / underlying.base) / _OI_SCALE
+    centre = paths.settled_spot(activity.seed, underlying, activity.day)
+    distance = np.log(legs.strike / centre) / _OI_SCALE
     outward = np.where(legs.is_call, distance, -distance)
     fade = np.where(outward > 0.0, _OI_FADE_OTM * outward, -_OI_FADE_ITM * outward)
     purpose = randomness.key(activity.seed, "open interest", underlying.name, str(activity.expiry))
