@@ -2,8 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from pipeline.archive import read_archive
 from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry, decode_entry
 from pipeline.runtime import Context
-from pipeline.streams import Consumer, Producer, trim
+from pipeline.streams import Consumer, trim
 from tests.support import bus, chains, worker_process
 from workers import archiver, processor
 
@@ -32,13 +31,6 @@ def expiry_list() -> NewEntry:
     return bodies.raw_entry(models.RAW_EXPIRIES_TYPE, request, body, chains.TS_INGEST)
 
 
-async def append(context: Context, *entries: NewEntry) -> None:
-    producer = Producer(context.settings, "producer")
-    for entry in entries:
-        await producer.append(context.topics.raw(), entry)
-    await producer.close()
-
-
 async def of_stream(context: Context, stream: str) -> list[Entry]:
     return [decode_entry(*item) for item in await context.redis.xrange(stream)]
 
@@ -49,17 +41,6 @@ async def left(context: Context) -> int:
         if group["name"] == b"archiver":
             return int(group["pending"]) + int(group["lag"])
     return await context.redis.xlen(context.topics.raw())
-
-
-@asynccontextmanager
-async def archiving(context: Context) -> AsyncIterator[None]:
-    """The worker, drained at the end."""
-    work = asyncio.create_task(archiver.archive(context))
-    try:
-        yield
-    finally:
-        context.stopping.set()
-        await work
 
 
 async def until_done(context: Context, deadline_s: float = 20.0) -> None:
@@ -84,10 +65,10 @@ async def test_day_is_enriched_again_from_its_file_to_the_same_bytes(
 ) -> None:
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
         entries = [expiry_list(), *(raw(number, 5 + number) for number in range(4))]
-        await append(context, *entries)
+        await bus.append(context, "stream:raw", *entries)
         work = asyncio.create_task(processor.process(context))
         written = context.telemetry.counter("entries_written", "")
-        async with archiving(context):
+        async with bus.working(context, archiver.archive):
             await until_done(context)
             async with asyncio.timeout(60):
                 while written.value < len(entries) and not work.done():
@@ -111,8 +92,15 @@ async def test_day_is_enriched_again_from_its_file_to_the_same_bytes(
 async def test_each_underlying_and_day_has_a_file(valkey: str, tmp_path: Path) -> None:
     day_ns = 24 * chains.HOUR_NS
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        await append(context, raw(0), raw(1, underlying="BANKNIFTY"), raw(day_ns), expiry_list())
-        async with archiving(context):
+        await bus.append(
+            context,
+            "stream:raw",
+            raw(0),
+            raw(1, underlying="BANKNIFTY"),
+            raw(day_ns),
+            expiry_list(),
+        )
+        async with bus.working(context, archiver.archive):
             await until_done(context)
     assert {name: len(entries) for name, entries in files(tmp_path).items()} == {
         f"{DAY}/NIFTY.raw": 2,
@@ -124,8 +112,8 @@ async def test_each_underlying_and_day_has_a_file(valkey: str, tmp_path: Path) -
 async def test_entry_without_a_place_is_a_dead_letter(valkey: str, tmp_path: Path) -> None:
     lost = NewEntry(id="lost", type=models.RAW_CHAIN_TYPE, key="../NIFTY", ts=5, data=b"{}")
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        await append(context, lost, raw())
-        async with archiving(context):
+        await bus.append(context, "stream:raw", lost, raw())
+        async with bus.working(context, archiver.archive):
             await until_done(context)
         ((_id, letter),) = await context.redis.xrange(context.topics.dead())
         assert (letter[b"id"], letter[b"group"]) == (b"lost", b"archiver")
@@ -135,8 +123,8 @@ async def test_entry_without_a_place_is_a_dead_letter(valkey: str, tmp_path: Pat
 async def test_trimmer_waits_for_what_is_not_yet_on_the_disk(valkey: str, tmp_path: Path) -> None:
     (tmp_path / "archive").write_text("in the way")
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        await append(context, raw(0), raw(1))
-        async with archiving(context):
+        await bus.append(context, "stream:raw", raw(0), raw(1))
+        async with bus.working(context, archiver.archive):
             await until_state(context, "degraded")
             held = await trim(context.redis, context.topics.raw(), -1_000)
             assert (held.removed, held.holder) == (0, "archiver")
@@ -152,11 +140,11 @@ async def test_full_disk_is_said_and_nothing_is_acknowledged_until_there_is_room
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        await append(context, *(raw(number) for number in range(3)))
+        await bus.append(context, "stream:raw", *(raw(number) for number in range(3)))
         try:
             # The kernel refuses larger files, in the middle of the second record.
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, hard))
-            async with archiving(context):
+            async with bus.working(context, archiver.archive):
                 await until_state(context, "degraded")
                 assert "NIFTY.raw: File too large" in context.telemetry.reason
                 assert await left(context) == 3
@@ -165,7 +153,7 @@ async def test_full_disk_is_said_and_nothing_is_acknowledged_until_there_is_room
         assert await left(context) == 3  # also not when told to stop
     # However often that happens, they are no dead letters.
     async with bus.context(valkey, state_dir=str(tmp_path), max_attempts=1) as context:
-        async with archiving(context):
+        async with bus.working(context, archiver.archive):
             await until_done(context)
         assert await context.redis.exists(context.topics.dead()) == 0
         (found,) = files(tmp_path).values()
@@ -182,7 +170,7 @@ async def test_crash_between_disk_and_acknowledgement_writes_no_entry_twice(
         await asyncio.Event().wait()
 
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        await append(context, *(raw(number) for number in range(3)))
+        await bus.append(context, "stream:raw", *(raw(number) for number in range(3)))
         monkeypatch.setattr(Consumer, "ack", crash)
         work = asyncio.create_task(archiver.archive(context))
         await asyncio.wait_for(reached.wait(), 10)
@@ -190,9 +178,9 @@ async def test_crash_between_disk_and_acknowledgement_writes_no_entry_twice(
         await asyncio.gather(work, return_exceptions=True)
         monkeypatch.undo()
         assert await left(context) == 3
-        await append(context, raw(3))
+        await bus.append(context, "stream:raw", raw(3))
     async with bus.context(valkey, state_dir=str(tmp_path)) as context:
-        async with archiving(context):
+        async with bus.working(context, archiver.archive):
             await until_done(context)
         assert context.telemetry.counter("entries_known", "").value == 3
         (found,) = files(tmp_path).values()
@@ -206,7 +194,7 @@ async def test_killed_process_leaves_every_entry_in_the_file_once(
     settings = Settings(redis_url=valkey, state_dir=str(tmp_path))
     path = tmp_path / "archive" / DAY / "NIFTY.raw"
     async with bus.context(valkey) as context:
-        await append(context, *(raw(number, 21) for number in range(count)))
+        await bus.append(context, "stream:raw", *(raw(number, 21) for number in range(count)))
         for _kill in range(3):
             before = path.stat().st_size if path.exists() else 0
             with worker_process.running("workers.archiver", settings) as process:
@@ -228,11 +216,11 @@ async def test_second_archiver_waits_for_the_first(valkey: str, tmp_path: Path) 
         bus.context(valkey, "first", state_dir=str(tmp_path)) as first,
         bus.context(valkey, "second", state_dir=str(tmp_path)) as second,
     ):
-        await append(first, raw(0))
-        async with archiving(first):
+        await bus.append(first, "stream:raw", raw(0))
+        async with bus.working(first, archiver.archive):
             await until_done(first)
-            async with archiving(second):
-                await append(first, *(raw(number) for number in range(1, 60)))
+            async with bus.working(second, archiver.archive):
+                await bus.append(first, "stream:raw", *(raw(number) for number in range(1, 60)))
                 await until_state(second, "degraded")
                 assert "another archiver" in second.telemetry.reason
                 first.stopping.set()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +34,11 @@ async def polling(
         "poll_closed_market": True,
         "state_dir": str(state),
     }
-    async with bus.context(url, "ingest", **(chosen | settings)) as context:
-        work = asyncio.create_task(ingest.ingest(context))
-        try:
-            yield context
-        finally:
-            context.stopping.set()
-            await work
+    async with (
+        bus.context(url, "ingest", **(chosen | settings)) as context,
+        bus.working(context, ingest.ingest),
+    ):
+        yield context
 
 
 async def chain_entries(context: Context) -> list[Entry]:
@@ -48,17 +46,11 @@ async def chain_entries(context: Context) -> list[Entry]:
     return [entry for entry in entries if entry.type == models.RAW_CHAIN_TYPE]
 
 
-async def until(holds: Callable[[], bool], deadline_s: float = 15.0) -> None:
-    async with asyncio.timeout(deadline_s):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 async def test_body_is_kept_byte_for_byte_with_its_request(valkey: str, tmp_path: Path) -> None:
     odd = b' { "data" : {"last_price":1.50 ,\n"oc":{}},\t"status":"success","extra":[1e3,-0]} '
     async with provider.answering((200, odd)) as source, polling(valkey, source, tmp_path) as on:
         appended = on.telemetry.counter("entries_appended", "")
-        await until(lambda: appended.value >= 3)
+        await bus.until(lambda: appended.value >= 3)
         entry = (await chain_entries(on))[0]
     assert bodies.body_of(entry) == odd
     assert entry.key == "NIFTY-20310128"
@@ -75,7 +67,7 @@ async def test_request_is_what_the_provider_wants_over_one_kept_connection(
 ) -> None:
     async with provider.answering((200, GOOD)) as source, polling(valkey, source, tmp_path) as on:
         appended = on.telemetry.counter("entries_appended", "")
-        await until(lambda: appended.value >= 6)
+        await bus.until(lambda: appended.value >= 6)
     chain = {"UnderlyingScrip": 13, "UnderlyingSeg": "IDX_I", "Expiry": "2031-01-28"}
     assert source.asked[0] == {"UnderlyingScrip": 13, "UnderlyingSeg": "IDX_I"}
     assert source.asked[1] == chain
@@ -104,7 +96,7 @@ async def test_answer_without_data_is_asked_for_again_and_not_appended(
     ):
         received = on.telemetry.counter("bodies_received", "")
         errors = on.telemetry.counter("provider_errors", "")
-        await until(lambda: received.value >= 3)
+        await bus.until(lambda: received.value >= 3)
         entries = await chain_entries(on)
     assert errors.value == 2
     assert {bodies.body_of(entry) for entry in entries} == {GOOD}
@@ -117,7 +109,7 @@ async def test_truncated_body_is_kept_for_whoever_decodes_it(valkey: str, tmp_pa
         polling(valkey, source, tmp_path) as on,
     ):
         appended = on.telemetry.counter("entries_appended", "")
-        await until(lambda: appended.value >= 4)
+        await bus.until(lambda: appended.value >= 4)
         entries = await chain_entries(on)
     assert [bodies.body_of(entry) for entry in entries[:2]] == [cut, GOOD]
 
@@ -132,17 +124,17 @@ async def test_refused_token_is_said_and_mends_when_the_file_has_a_new_one(
         provider.answering(refused, (200, GOOD)) as source,
         polling(valkey, source, tmp_path, dhan_token_file=str(token)) as on,
     ):
-        await until(lambda: on.telemetry.state == "degraded")
+        await bus.until(lambda: on.telemetry.state == "degraded")
         assert "AuthenticationFailed" in on.telemetry.reason
         token.write_text("new\n")
-        await until(lambda: on.telemetry.state == "ready")
-        await until(lambda: source.headers[-1]["access-token"] == "new")
+        await bus.until(lambda: on.telemetry.state == "ready")
+        await bus.until(lambda: source.headers[-1]["access-token"] == "new")
 
 
 async def test_missing_data_plan_is_degraded_and_not_hammered(valkey: str, tmp_path: Path) -> None:
     refused = (200, b'{"data":{"806":"Data APIs not subscribed"},"status":"failed"}')
     async with provider.answering(refused) as source, polling(valkey, source, tmp_path) as on:
-        await until(lambda: on.telemetry.state == "degraded")
+        await bus.until(lambda: on.telemetry.state == "degraded")
         assert "AccessDenied" in on.telemetry.reason
         await asyncio.sleep(0.5)  # some sixteen slots of the shortened budget
         assert source.answered["/v2/optionchain"] == 1
@@ -154,10 +146,10 @@ async def test_provider_that_is_away_is_polled_as_soon_as_it_is_back(
     source = Provider([(200, GOOD)], port=servers.free_port())
     async with polling(valkey, source, tmp_path) as on:
         errors = on.telemetry.counter("provider_errors", "")
-        await until(lambda: errors.value >= 2)
+        await bus.until(lambda: errors.value >= 2)
         server = await asyncio.start_server(source.serve, "127.0.0.1", source.port)
         received = on.telemetry.counter("bodies_received", "")
-        await until(lambda: received.value >= 3)
+        await bus.until(lambda: received.value >= 3)
         assert await chain_entries(on)
         server.close()
 
@@ -173,13 +165,13 @@ async def test_bodies_wait_on_disk_while_redis_is_away_and_follow_in_order(
         ):
             received = on.telemetry.counter("bodies_received", "")
             appended = on.telemetry.counter("entries_appended", "")
-            await until(lambda: appended.value >= 4)
+            await bus.until(lambda: appended.value >= 4)
             await asyncio.to_thread(server.stop)
             before = received.value
-            await until(lambda: received.value >= before + 5)
+            await bus.until(lambda: received.value >= before + 5)
             assert on.telemetry.report()["gauges"]["spool_entries"] >= 4
             await asyncio.to_thread(server.start)
-            await until(lambda: on.telemetry.report()["gauges"]["spool_entries"] == 0)
+            await bus.until(lambda: on.telemetry.report()["gauges"]["spool_entries"] == 0)
         with redis.Redis.from_url(server.url) as client:
             entries = [decode_entry(*item) for item in client.xrange("stream:raw")]
     assert len(entries) == received.value == appended.value
@@ -203,8 +195,8 @@ async def test_one_budget_spaces_the_requests_of_all_chains(valkey: str, tmp_pat
     ):
         received = on.telemetry.counter("bodies_received", "")
         loop = asyncio.get_running_loop()
-        await until(lambda: received.value >= 1)
+        await bus.until(lambda: received.value >= 1)
         began, first = loop.time(), received.value
-        await until(lambda: received.value >= first + 8)
+        await bus.until(lambda: received.value >= first + 8)
         assert loop.time() - began >= 7 * 0.31
         assert {asked["UnderlyingScrip"] for asked in source.asked} == {13, 25}

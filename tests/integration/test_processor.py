@@ -1,6 +1,5 @@
 """Raw to enriched on a real server: every kind of bad body ends where it should."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -11,25 +10,17 @@ from pipeline import bodies, frames, models
 from pipeline.entries import NewEntry, decode_entry
 from pipeline.models import IvStatus
 from pipeline.runtime import Context
-from pipeline.streams import Producer
 from tests.support import bus, chains
 from workers import processor
 
 
 async def processed(context: Context, entries: list[NewEntry]) -> None:
     """Append the entries and run the worker until each is enriched or a dead letter."""
-    producer = Producer(context.settings, "producer")
-    for entry in entries:
-        await producer.append(context.topics.raw(), entry)
-    await producer.close()
-    work = asyncio.create_task(processor.process(context))
+    await bus.append(context, context.topics.raw(), *entries)
     written = context.telemetry.counter("entries_written", "")
     dead = context.telemetry.counter("dead_letters", "")
-    async with asyncio.timeout(60):
-        while written.value + dead.value < len(entries) and not work.done():
-            await asyncio.sleep(0.02)
-    context.stopping.set()
-    await work
+    async with bus.working(context, processor.process) as work:
+        await bus.until(lambda: written.value + dead.value >= len(entries) or work.done(), 60)
 
 
 async def enriched(context: Context) -> list[models.EnrichedChain]:

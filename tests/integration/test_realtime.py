@@ -1,16 +1,12 @@
 """Enriched frames to latest keys and live channels on a real server."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from pipeline import frames, models
 from pipeline.entries import NewEntry
-from pipeline.runtime import Context
-from pipeline.streams import Producer
 from tests.support import bus, chains
 from workers import realtime
 
@@ -29,34 +25,11 @@ def frame(seconds: int) -> NewEntry:
     )
 
 
-async def append(context: Context, *entries: NewEntry) -> None:
-    producer = Producer(context.settings, "producer")
-    for entry in entries:
-        await producer.append(context.topics.enriched(), entry)
-    await producer.close()
-
-
-@contextlib.asynccontextmanager
-async def publishing(context: Context) -> AsyncIterator[None]:
-    work = asyncio.create_task(realtime.publish(context))
-    try:
-        yield
-    finally:
-        context.stopping.set()
-        await work
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 async def test_chain_underlying_and_contracts_get_their_latest_values(valkey: str) -> None:
-    async with bus.context(valkey) as context, publishing(context):
-        await append(context, frame(0))
+    async with bus.context(valkey) as context, bus.working(context, realtime.publish):
+        await bus.append(context, "stream:enriched", frame(0))
         written = context.telemetry.counter("latest_written", "")
-        await until(lambda: written.value == 12)
+        await bus.until(lambda: written.value == 12)
         chain = json.loads(await context.redis.get("latest:NIFTY-20260127"))
         assert chain["header"]["n"] == len(chain["rows"]) == 10
         assert chain["position"]["seq"] == 1
@@ -68,12 +41,12 @@ async def test_chain_underlying_and_contracts_get_their_latest_values(valkey: st
 
 
 async def test_older_frame_never_overwrites_a_newer_one(valkey: str) -> None:
-    async with bus.context(valkey) as context, publishing(context):
+    async with bus.context(valkey) as context, bus.working(context, realtime.publish):
         read = context.telemetry.counter("entries_read", "")
-        await append(context, frame(10))
-        await until(lambda: read.value == 1)
-        await append(context, frame(5))
-        await until(lambda: read.value == 2)
+        await bus.append(context, "stream:enriched", frame(10))
+        await bus.until(lambda: read.value == 1)
+        await bus.append(context, "stream:enriched", frame(5))
+        await bus.until(lambda: read.value == 2)
         pending = {"pending": 1}
         while pending["pending"]:
             pending = await context.redis.xpending("stream:enriched", "realtime")
@@ -85,8 +58,8 @@ async def test_live_channel_carries_the_text_of_the_latest_key(valkey: str) -> N
     async with bus.context(valkey) as context:
         subscription = context.redis.pubsub()
         await subscription.subscribe("live:NIFTY-20260127-25000-PE")
-        async with publishing(context):
-            await append(context, frame(0))
+        async with bus.working(context, realtime.publish):
+            await bus.append(context, "stream:enriched", frame(0))
             message = None
             async with asyncio.timeout(10):
                 while message is None:
@@ -98,11 +71,11 @@ async def test_live_channel_carries_the_text_of_the_latest_key(valkey: str) -> N
 
 
 async def test_unreadable_frame_is_a_dead_letter_and_the_group_goes_on(valkey: str) -> None:
-    async with bus.context(valkey) as context, publishing(context):
+    async with bus.context(valkey) as context, bus.working(context, realtime.publish):
         bad = NewEntry(id="bad", type=models.ENRICHED_CHAIN_TYPE, key="X-20260127", ts=1, data=b"?")
-        await append(context, bad, frame(0))
+        await bus.append(context, "stream:enriched", bad, frame(0))
         written = context.telemetry.counter("latest_written", "")
-        await until(lambda: written.value == 12)
+        await bus.until(lambda: written.value == 12)
         ((_id, letter),) = await context.redis.xrange("stream:dead")
         assert (letter[b"id"], letter[b"group"]) == (b"bad", b"realtime")
 
@@ -116,11 +89,11 @@ async def test_of_a_batch_only_the_newest_of_a_chain_is_written(
     valkey: str, times: tuple[int, ...], kept: list[int]
 ) -> None:
     async with bus.context(valkey) as context:
-        await append(context, *(frame(seconds) for seconds in times))
-        async with publishing(context):
+        await bus.append(context, "stream:enriched", *(frame(seconds) for seconds in times))
+        async with bus.working(context, realtime.publish):
             read = context.telemetry.counter("entries_read", "")
             written = context.telemetry.counter("latest_written", "")
-            await until(lambda: read.value == 3 and written.value >= 12)
+            await bus.until(lambda: read.value == 3 and written.value >= 12)
         assert written.value == 12 * len(kept)
         chain = json.loads(await context.redis.get("latest:NIFTY-20260127"))
         assert chain["header"]["ts_ingest"] == chains.TS_INGEST + kept[-1] * SECOND_NS

@@ -1,8 +1,6 @@
 """Frames to one entry a contract on a real server: plain text, each exactly once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,13 +30,6 @@ def chain_entry(number: int = 0, strikes: int = 5) -> NewEntry:
     )
 
 
-async def append(context: Context, *entries: NewEntry) -> None:
-    producer = Producer(context.settings, "producer")
-    for entry in entries:
-        await producer.append(context.topics.enriched(), entry)
-    await producer.close()
-
-
 async def contracts(context: Context) -> list[Fields]:
     found = await context.redis.xrange(context.topics.contracts())
     return [
@@ -53,23 +44,12 @@ async def pending(context: Context) -> int:
     return int(held["pending"]) + int(groups[0]["lag"])
 
 
-@asynccontextmanager
-async def splitting(context: Context) -> AsyncIterator[None]:
-    """The worker, drained at the end."""
-    work = asyncio.create_task(splitter.split(context))
-    try:
-        yield
-    finally:
-        context.stopping.set()
-        await work
-
-
 async def split(context: Context) -> None:
     """Run the worker until nothing is left to read or pending."""
     read = context.telemetry.counter("entries_read", "")
     total = await context.redis.xlen(context.topics.enriched())
     async with asyncio.timeout(20):
-        async with splitting(context):
+        async with bus.working(context, splitter.split):
             while read.value < total or await pending(context):
                 await asyncio.sleep(0.02)
 
@@ -92,7 +72,7 @@ def test_absent_fields_are_left_out_and_the_rest_is_the_rows_own_text() -> None:
 
 async def test_each_contract_of_a_chain_becomes_an_entry_with_its_number(valkey: str) -> None:
     async with bus.context(valkey) as context:
-        await append(context, chain_entry(0), chain_entry(1))
+        await bus.append(context, "stream:enriched", chain_entry(0), chain_entry(1))
         await split(context)
         found = await contracts(context)
         assert [int(fields.pop("seq")) for fields in found] == list(range(1, 21))
@@ -107,7 +87,7 @@ async def test_each_contract_of_a_chain_becomes_an_entry_with_its_number(valkey:
 
 async def test_only_the_underlyings_it_is_told_are_split(valkey: str) -> None:
     async with bus.context(valkey, splitter_underlyings=("BANKNIFTY",)) as context:
-        await append(context, chain_entry())
+        await bus.append(context, "stream:enriched", chain_entry())
         await split(context)
         assert await contracts(context) == []
         await context.redis.xgroup_setid(context.topics.enriched(), "splitter", "0")
@@ -126,8 +106,9 @@ async def test_other_entries_are_passed_by_and_unreadable_ones_set_aside(valkey:
     listed = models.Expiries(underlying="NIFTY", provider="dhan", ts_ingest=5, expiries=())
     fields = {"key": "NIFTY", "ts": 5}
     async with bus.context(valkey) as context:
-        await append(
+        await bus.append(
             context,
+            "stream:enriched",
             NewEntry(
                 id="1",
                 type=models.ENRICHED_EXPIRIES_TYPE,
@@ -161,7 +142,7 @@ async def test_crash_at_the_finishing_step_neither_loses_nor_doubles(
         return None
 
     async with bus.context(valkey) as context:
-        await append(context, *(chain_entry(number) for number in range(3)))
+        await bus.append(context, "stream:enriched", *(chain_entry(number) for number in range(3)))
         monkeypatch.setattr(Consumer, "finish_many", crash)
         work = asyncio.create_task(splitter.split(context))
         await asyncio.wait_for(reached.wait(), 10)
@@ -170,7 +151,7 @@ async def test_crash_at_the_finishing_step_neither_loses_nor_doubles(
         monkeypatch.undo()
         assert len(await contracts(context)) == (10 if after else 0)
     async with bus.context(valkey) as context:
-        async with splitting(context):
+        async with bus.working(context, splitter.split):
             async with asyncio.timeout(10):
                 while await pending(context):
                     await asyncio.sleep(0.02)
@@ -181,11 +162,11 @@ async def test_crash_at_the_finishing_step_neither_loses_nor_doubles(
 
 async def test_claimed_away_chain_is_not_written_by_its_former_owner(valkey: str) -> None:
     async with bus.context(valkey, "former") as former, bus.context(valkey, "heir") as heir:
-        await append(former, chain_entry())
+        await bus.append(former, "stream:enriched", chain_entry())
         slow = Consumer(former, former.topics.enriched(), "splitter", dead_stream="dead")
         (entry,) = await bus.take(slow, 1)
         await asyncio.sleep(former.settings.claim_idle_ms / 1_000)
-        async with splitting(heir):
+        async with bus.working(heir, splitter.split):
             async with asyncio.timeout(10):
                 while await pending(heir):
                     await asyncio.sleep(0.02)
@@ -199,7 +180,9 @@ async def test_claimed_away_chain_is_not_written_by_its_former_owner(valkey: str
 async def test_killed_process_neither_loses_nor_doubles_a_contract(valkey: str) -> None:
     count, strikes = 300, 40
     async with bus.context(valkey) as context:
-        await append(context, *(chain_entry(number, strikes) for number in range(count)))
+        await bus.append(
+            context, "stream:enriched", *(chain_entry(number, strikes) for number in range(count))
+        )
         settings = Settings(redis_url=valkey)
         contracts_stream = context.topics.contracts()
         for _kill in range(2):
@@ -225,7 +208,7 @@ async def test_command_starts_it_for_the_underlyings_named(valkey: str, tmp_path
     arguments = ("run", "splitter", "--underlying", "BANKNIFTY", "--underlying", "SENSEX")
     async with bus.context(valkey) as context:
         other = msgspec.structs.replace(chain_entry(), data=banknifty_frame())
-        await append(context, chain_entry(), other)
+        await bus.append(context, "stream:enriched", chain_entry(), other)
         with worker_process.running("stockify", settings, *arguments) as process:
             async with asyncio.timeout(30):
                 while not await context.redis.xlen(context.topics.contracts()):
@@ -247,7 +230,7 @@ async def test_shards_have_streams_of_their_own(valkey: str) -> None:
         await producer.append(context.topics.enriched(shard), chain_entry())
         await producer.close()
         written = context.telemetry.counter("contracts", "")
-        async with splitting(context):
+        async with bus.working(context, splitter.split):
             async with asyncio.timeout(10):
                 while written.value < 10:
                     await asyncio.sleep(0.02)

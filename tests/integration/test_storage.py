@@ -22,7 +22,7 @@ from pipeline.models import (
     Expiries,
 )
 from pipeline.runtime import Context
-from pipeline.streams import NewEntry, Producer
+from pipeline.streams import NewEntry
 from tests.support import bus, chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import arrived, write
@@ -180,30 +180,12 @@ async def test_dropped_day_is_made_again_once_forgotten(plain_database_url: str)
 
 
 @contextlib.asynccontextmanager
-async def working(context: Context) -> AsyncIterator[asyncio.Task[None]]:
-    """The worker at work; drained at the end."""
-    task = asyncio.create_task(store(context))
-    try:
-        yield task
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, DEADLINE_S)
-
-
-@contextlib.asynccontextmanager
 async def storage_context(
     redis_url: str, database_url: str, **settings: Any
 ) -> AsyncIterator[Context]:
     chosen = {"database_url": database_url, "storage_max_age_ms": 50} | settings
     async with bus.context(redis_url, "storage", **chosen) as context:
         yield context
-
-
-async def append(context: Context, *entries: NewEntry) -> None:
-    producer = Producer(context.settings, "producer")
-    for one in entries:
-        await producer.append(context.topics.enriched(), one)
-    await producer.close()
 
 
 def enriched_entry(chain: EnrichedChain, *, id: str = "") -> NewEntry:
@@ -236,8 +218,10 @@ async def is_settled(context: Context, read: int) -> bool:
 
 
 async def test_frames_are_stored_and_acknowledged(valkey: str, database_url: str) -> None:
-    async with storage_context(valkey, database_url) as context, working(context):
-        await append(context, *(enriched_entry(chain_at(n)) for n in range(30)))
+    async with storage_context(valkey, database_url) as context, bus.working(context, store):
+        await bus.append(
+            context, "stream:enriched", *(enriched_entry(chain_at(n)) for n in range(30))
+        )
         await until(lambda: is_settled(context, 30))
         counters = context.telemetry.report()["counters"]
     assert counts(database_url) == (30, 300, 30)
@@ -251,8 +235,8 @@ async def test_list_of_expiries_is_acknowledged_and_not_stored(
     entry = NewEntry(
         id="x", type=ENRICHED_EXPIRIES_TYPE, key="NIFTY", ts=START, data=encode_expiries(listed)
     )
-    async with storage_context(valkey, plain_database_url) as context, working(context):
-        await append(context, entry)
+    async with storage_context(valkey, plain_database_url) as context, bus.working(context, store):
+        await bus.append(context, "stream:enriched", entry)
         await until(lambda: is_settled(context, 1))
         assert await context.redis.xlen(context.topics.dead()) == 0
     assert counts(plain_database_url) == (0, 0, 0)
@@ -264,8 +248,8 @@ async def test_undecodable_entry_becomes_a_dead_letter_and_the_group_goes_on(
     good = enriched_entry(chain_at(0))
     torn = msgspec.structs.replace(good, id="torn", data=good.data[:99])
     nameless = msgspec.structs.replace(good, id="")
-    async with storage_context(valkey, plain_database_url) as context, working(context):
-        await append(context, torn, nameless, good)
+    async with storage_context(valkey, plain_database_url) as context, bus.working(context, store):
+        await bus.append(context, "stream:enriched", torn, nameless, good)
         await until(lambda: is_settled(context, 3))
         letters = await context.redis.xrange(context.topics.dead())
     assert [fields[b"reason"] for _, fields in letters] == [b"undecodable", b"undecodable"]
@@ -281,8 +265,8 @@ async def test_poison_becomes_a_dead_letter_and_its_batch_is_stored(
         enriched_entry(with_column(chain_at(9), "strike", np.nan)),
     ]
     good = [enriched_entry(chain_at(n)) for n in range(4)]
-    async with storage_context(valkey, database_url) as context, working(context):
-        await append(context, *good[:2], *poison, *good[2:])
+    async with storage_context(valkey, database_url) as context, bus.working(context, store):
+        await bus.append(context, "stream:enriched", *good[:2], *poison, *good[2:])
         await until(lambda: is_settled(context, 7))
         letters = await context.redis.xrange(context.topics.dead())
     assert [fields[b"id"].decode() for _, fields in letters] == [one.id for one in poison]
@@ -292,8 +276,13 @@ async def test_poison_becomes_a_dead_letter_and_its_batch_is_stored(
 
 async def test_batch_is_committed_when_it_is_full(valkey: str, plain_database_url: str) -> None:
     patient = {"storage_max_age_ms": 600_000, "storage_batch_rows": 20}
-    async with storage_context(valkey, plain_database_url, **patient) as context, working(context):
-        await append(context, *(enriched_entry(chain_at(n)) for n in range(2)))
+    async with (
+        storage_context(valkey, plain_database_url, **patient) as context,
+        bus.working(context, store),
+    ):
+        await bus.append(
+            context, "stream:enriched", *(enriched_entry(chain_at(n)) for n in range(2))
+        )
         await until(lambda: is_settled(context, 2))
 
 
@@ -302,8 +291,10 @@ async def test_what_was_read_is_committed_when_stopping(
 ) -> None:
     patient = {"storage_max_age_ms": 600_000, "storage_batch_rows": 10**9}
     async with storage_context(valkey, plain_database_url, **patient) as context:
-        async with working(context):
-            await append(context, *(enriched_entry(chain_at(n)) for n in range(5)))
+        async with bus.working(context, store):
+            await bus.append(
+                context, "stream:enriched", *(enriched_entry(chain_at(n)) for n in range(5))
+            )
 
             async def is_read() -> bool:
                 return context.telemetry.report()["counters"].get("entries_read") == 5
@@ -321,9 +312,13 @@ async def test_postgres_killed_under_load_loses_and_doubles_nothing(
     with wheel_server.database() as url:
         async with (
             storage_context(valkey, url, storage_batch_rows=100) as context,
-            working(context),
+            bus.working(context, store),
         ):
-            await append(context, *(enriched_entry(chain_at(n)) for n in range(total // 2)))
+            await bus.append(
+                context,
+                "stream:enriched",
+                *(enriched_entry(chain_at(n)) for n in range(total // 2)),
+            )
             wheel_server.kill()
 
             async def is_degraded() -> bool:
@@ -331,8 +326,10 @@ async def test_postgres_killed_under_load_loses_and_doubles_nothing(
                 return report["state"] == "degraded" and "Postgres" in report["reason"]
 
             try:
-                await append(
-                    context, *(enriched_entry(chain_at(n)) for n in range(total // 2, total))
+                await bus.append(
+                    context,
+                    "stream:enriched",
+                    *(enriched_entry(chain_at(n)) for n in range(total // 2, total)),
                 )
                 await until(is_degraded)
                 assert await pending(context) > 0
@@ -350,8 +347,8 @@ async def test_stopping_without_postgres_leaves_entries_pending(
         wheel_server.kill()
         try:
             async with storage_context(valkey, url) as context:
-                async with working(context):
-                    await append(context, enriched_entry(chain_at(0)))
+                async with bus.working(context, store):
+                    await bus.append(context, "stream:enriched", enriched_entry(chain_at(0)))
 
                     async def is_read() -> bool:
                         return context.telemetry.report()["counters"].get("entries_read") == 1
@@ -360,6 +357,6 @@ async def test_stopping_without_postgres_leaves_entries_pending(
                 assert await pending(context) == 1
         finally:
             wheel_server.start()
-        async with storage_context(valkey, url) as context, working(context):
+        async with storage_context(valkey, url) as context, bus.working(context, store):
             await until(lambda: is_settled(context, 1))
         assert counts(url) == (1, 10, 1)

@@ -44,10 +44,7 @@ def consumer(context: Context, stream: str) -> Consumer:
 
 
 async def append(context: Context, stream: str, count: int) -> None:
-    producer = Producer(context.settings, "producer")
-    for number in range(count):
-        await producer.append(stream, bus.entry(number))
-    await producer.close()
+    await bus.append(context, stream, *map(bus.entry, range(count)))
 
 
 async def test_entries_arrive_in_order_with_sequence_and_epoch(

@@ -4,27 +4,20 @@ import asyncio
 
 import pytest
 
-from pipeline.streams import Consumer, Producer
+from pipeline.streams import Consumer
 from tests.support import bus
 from workers import trimmer
 
 
 async def test_finished_entries_go_and_unfinished_ones_stay(valkey: str) -> None:
     async with bus.context(valkey, keep_s=0) as context:
-        producer = Producer(context.settings, "producer")
-        for number in range(6):
-            await producer.append(context.topics.raw(), bus.entry(number))
-        await producer.close()
+        await bus.append(context, context.topics.raw(), *map(bus.entry, range(6)))
         reader = Consumer(context, context.topics.raw(), "group", dead_stream="stream:dead")
         entries = await bus.take(reader, 6)
         await reader.ack(entries[:4])
-        work = asyncio.create_task(trimmer.trim_streams(context))
         trimmed = context.telemetry.counter("entries_trimmed", "")
-        async with asyncio.timeout(10):
-            while trimmed.value < 4:
-                await asyncio.sleep(0.02)
-        context.stopping.set()
-        await work
+        async with bus.working(context, trimmer.trim_streams):
+            await bus.until(lambda: trimmed.value >= 4)
         await reader.close()
         left = await context.redis.xrange(context.topics.raw())
     assert [fields[b"id"] for _id, fields in left] == [b"id-4", b"id-5"]

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry
-from pipeline.runtime import Context, connect
-from pipeline.streams import Consumer
+from pipeline.runtime import DRAIN_S, Context, Worker, connect
+from pipeline.streams import Consumer, Producer
 from pipeline.telemetry import Telemetry
 from pipeline.topics import Topics
 
@@ -36,6 +36,32 @@ async def context(url: str, name: str = "tester", **settings: Any) -> AsyncItera
 
 def entry(number: int, kind: str = "test.v1") -> NewEntry:
     return NewEntry(id=f"id-{number}", type=kind, key="NIFTY", ts=number, data=b"%d" % number)
+
+
+async def append(context: Context, stream: str, *entries: NewEntry) -> None:
+    """Append entries as a producer does."""
+    producer = Producer(context.settings, "producer")
+    for one in entries:
+        await producer.append(stream, one)
+    await producer.close()
+
+
+@contextlib.asynccontextmanager
+async def working(context: Context, worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+    """A worker at work; drained at the end."""
+    task = asyncio.ensure_future(worker(context))
+    try:
+        yield task
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, DRAIN_S)
+
+
+async def until(holds: Callable[[], bool], deadline_s: float = 15.0) -> None:
+    """Wait until it holds; TimeoutError when it does not in time."""
+    async with asyncio.timeout(deadline_s):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> list[Entry]:

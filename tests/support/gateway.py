@@ -105,6 +105,13 @@ class Client:
                 return message
         raise AssertionError("the message did not come")
 
+    async def closed(self) -> int:
+        """The code with which the server ends the session."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self.until(lambda _message: False)
+        assert self.socket.close_code is not None
+        return self.socket.close_code
+
     async def send(self, op: str, **fields: Any) -> int:
         self._id += 1
         message = {"op": op, "id": self._id, **fields}
