@@ -22,8 +22,9 @@ INSTALLED_FOR_BENCH := $(BENCH_VENV)/.installed
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# On a terminal a job of its own: Ctrl-C reaches it and not make, which then ends as it does.
 up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stops it)
-	@exec $(BIN)/stockify up
+	@[ -t 0 ] || exec $(BIN)/stockify up; set -m; $(BIN)/stockify up; true
 
 setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the compiled kernels
 
