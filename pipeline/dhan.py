@@ -6,6 +6,7 @@ zero are values.
 """
 
 import math
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from pipeline.errors import (
     AccessDenied,
     AuthenticationFailed,
+    ConfigError,
     DecodeError,
     ProviderError,
     ProviderUnavailable,
@@ -30,6 +32,8 @@ from pipeline.models import (
     RequestContext,
 )
 
+CHAIN_PATH = "/optionchain"
+EXPIRIES_PATH = "/optionchain/expirylist"
 PRICE_TICK = 0.05  # rupees; the spot arrives as a float32 widened to double
 LOT_WITNESSES = 20  # quantities needed before their common divisor is believed to be the lot
 
@@ -55,6 +59,39 @@ UNDERLYINGS = {
         DhanUnderlying("BANKEX", 69, "IDX_I", "BSE"),
     )
 }
+
+
+def underlyings_named(names: Iterable[str], where: str) -> list[DhanUnderlying]:
+    """The underlyings of those names. Raises ConfigError naming `where` and which are unknown."""
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in UNDERLYINGS]
+    if unknown:
+        raise ConfigError(f"{where}: {', '.join(unknown)} not among {', '.join(UNDERLYINGS)}")
+    return [UNDERLYINGS[name] for name in wanted]
+
+
+def request_context(
+    underlying: DhanUnderlying,
+    expiry: date | None,
+    *,
+    provider: str,
+    path: str = CHAIN_PATH,
+    status: int = 200,
+    http_date: str | None = None,
+    origin: str = "live",
+) -> RequestContext:
+    """What is kept beside an answer about an underlying; `expiry` is None for its expiry list."""
+    return RequestContext(
+        provider=provider,
+        underlying=underlying.symbol,
+        expiry=expiry,
+        security_id=underlying.security_id,
+        segment=underlying.segment,
+        path=path,
+        status=status,
+        http_date=http_date,
+        origin=origin,
+    )
 
 
 class _Greeks(msgspec.Struct, gc=False):

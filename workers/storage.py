@@ -21,7 +21,7 @@ from pipeline.errors import DecodeError, RowsRejected, StoreError
 from pipeline.instruments import Instruments
 from pipeline.models import ENRICHED_CHAIN_TYPE, EnrichedChain
 from pipeline.rows import LegEncoder, StoredChain, snapshot_row
-from pipeline.runtime import Context, jittered, pause, run
+from pipeline.runtime import Context, cancel, jittered, pause, run
 from pipeline.streams import Consumer
 
 READ_ENTRIES = 32  # the flat part of the cost curve of a read
@@ -165,9 +165,7 @@ class _Shard:
                         return
             await reader  # it has ended; what went wrong there comes out here
         finally:
-            reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+            await cancel(reader)
             await self._consumer.close()
 
     async def _fill(self, queue: asyncio.Queue[list[Entry] | None]) -> None:

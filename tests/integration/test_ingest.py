@@ -140,6 +140,20 @@ async def test_missing_data_plan_is_degraded_and_not_hammered(valkey: str, tmp_p
         assert source.answered["/v2/optionchain"] == 1
 
 
+async def test_chain_that_is_polled_no_more_leaves_no_trouble_behind(
+    valkey: str, tmp_path: Path
+) -> None:
+    refused = (400, b'{"data":{"811":"Invalid Expiry Date"},"status":"failed"}')
+    async with (
+        provider.answering(refused, (200, GOOD)) as source,
+        polling(valkey, source, tmp_path, clock="2031-01-28T15:28:00@x100") as on,
+    ):
+        await bus.until(lambda: on.telemetry.state == "degraded")
+        assert "NIFTY-20310128: RequestRejected" in on.telemetry.reason
+        await bus.until(lambda: on.telemetry.state == "ready")  # it has settled; the next is polled
+        assert {entry.key for entry in await chain_entries(on)} == {"NIFTY-20310204"}
+
+
 async def test_provider_that_is_away_is_polled_as_soon_as_it_is_back(
     valkey: str, tmp_path: Path
 ) -> None:

@@ -4,10 +4,9 @@ import asyncio
 from pathlib import Path
 
 from pipeline import schemas
-from pipeline.dhan import UNDERLYINGS
+from pipeline.dhan import underlyings_named
 from pipeline.errors import (
     AuthenticationFailed,
-    ConfigError,
 )
 from pipeline.runtime import Context, run
 from pipeline.spool import Spool
@@ -20,10 +19,7 @@ from workers.ingest.poller import Poller
 async def ingest(context: Context) -> None:
     """Poll every configured underlying until stopping."""
     settings = context.settings
-    unknown = [name for name in settings.underlyings if name not in UNDERLYINGS]
-    if unknown:
-        known = ", ".join(UNDERLYINGS)
-        raise ConfigError(f"STOCKIFY_UNDERLYINGS: {', '.join(unknown)} not among {known}")
+    chosen = underlyings_named(settings.underlyings, "STOCKIFY_UNDERLYINGS")
     await schemas.announce(context, schemas.RAW_TYPES)
     rest = DhanRest(settings.dhan_base_url, settings.dhan_client_id, lambda: _token(context))
     spool = Spool(settings.state_path() / "spool", settings.spool_bytes)
@@ -34,8 +30,8 @@ async def ingest(context: Context) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(outbox.drain())
-            for name in settings.underlyings:
-                group.create_task(poller.follow(UNDERLYINGS[name]))
+            for underlying in chosen:
+                group.create_task(poller.follow(underlying))
     finally:
         await rest.close()
         await outbox.close()

@@ -7,11 +7,9 @@ import httpx
 import msgspec
 
 from pipeline import dhan
-from pipeline.dhan import DhanUnderlying
+from pipeline.dhan import CHAIN_PATH, EXPIRIES_PATH, DhanUnderlying
 from pipeline.errors import ProviderUnavailable, ProviderUnreachable
 
-CHAIN_PATH = "/optionchain"
-EXPIRIES_PATH = "/optionchain/expirylist"
 TIMEOUT = httpx.Timeout(8.0, connect=3.0)
 KEPT_ALIVE = httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=60.0)
 USER_AGENT = "stockify/0.1"  # the provider's edge refuses requests without one

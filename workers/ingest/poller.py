@@ -11,7 +11,7 @@ from datetime import date
 
 from pipeline import calendar
 from pipeline.bodies import raw_entry
-from pipeline.dhan import DhanUnderlying, map_expiries
+from pipeline.dhan import DhanUnderlying, map_expiries, request_context
 from pipeline.errors import (
     BusUnavailable,
     DecodeError,
@@ -20,7 +20,7 @@ from pipeline.errors import (
 )
 from pipeline.limits import Budget
 from pipeline.models import RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RequestContext, chain_symbol
-from pipeline.runtime import Context, pause
+from pipeline.runtime import Context, cancel, pause
 from workers.ingest import schedule
 from workers.ingest.breaker import Breaker
 from workers.ingest.dhan_rest import Answer, DhanRest
@@ -53,16 +53,16 @@ class Poller:
                 now = clock.now_ns()
                 wanted = schedule.nearest(listed, now, settings.expiries_per_underlying)
                 for expiry in polls.keys() - set(wanted):
-                    polls.pop(expiry).cancel()
+                    await cancel(polls.pop(expiry))
+                    # What was wrong with a chain that is polled no more is wrong no more.
+                    self._troubled.pop(chain_symbol(underlying.symbol, expiry), None)
                 for expiry in wanted:
                     if expiry not in polls:
                         polls[expiry] = asyncio.create_task(self._poll(underlying, expiry))
                 wait_s = schedule.seconds_to_relist(listed, now)
                 await self._pause(clock.wall_seconds(wait_s), polls)
         finally:
-            for poll in polls.values():
-                poll.cancel()
-            await asyncio.gather(*polls.values(), return_exceptions=True)
+            await cancel(*polls.values())
 
     async def _pause(self, seconds: float, polls: dict[date, asyncio.Task[None]]) -> None:
         """Wait for the next listing; a poll that failed for good brings the worker down."""
@@ -198,12 +198,10 @@ class Poller:
     def _request_context(
         self, underlying: DhanUnderlying, expiry: date | None, answer: Answer
     ) -> RequestContext:
-        return RequestContext(
+        return request_context(
+            underlying,
+            expiry,
             provider=self._context.settings.provider,
-            underlying=underlying.symbol,
-            expiry=expiry,
-            security_id=underlying.security_id,
-            segment=underlying.segment,
             path=answer.path,
             status=answer.status,
             http_date=answer.http_date,
