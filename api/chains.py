@@ -10,15 +10,14 @@ from litestar.params import FromPath
 
 from api.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
 from api.errors import ApiError, invalid_parameter, not_found
-from api.gateway import Gateway, gateway_of
-from api.query import Query, around, choice, listed, number, times
+from api.gateway import Gateway, database_of, gateway_of
+from api.query import Query, around, choice, listed, number, symbol_of, times
 from api.query import instant as instant_parameter
 from api.rows import Window, select_rows
 from pipeline.clock import expiry_ns
-from pipeline.errors import DecodeError, StoreUnavailable
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
 from pipeline.latest import Catalog, decode_latest
-from pipeline.models import ChainAggregates, ChainId, ContractId, chain_symbol, parse_symbol
+from pipeline.models import ChainAggregates, ChainId, chain_symbol
 
 SNAPSHOTS_MAXIMUM = 50  # fifty whole chains are some 7 MB
 _EXPIRY = re.compile(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
@@ -163,7 +162,7 @@ async def snapshots(request: AnyRequest) -> Response[bytes]:
     if ids is None:
         raise invalid_parameter("ids", "needed")
     for symbol in ids:
-        _parsed(symbol)
+        symbol_of(symbol)
     texts = await gateway_of(request).latest.texts(ids)
     data = [
         _snapshot(symbol, text, query["ts"])
@@ -178,7 +177,7 @@ async def snapshots(request: AnyRequest) -> Response[bytes]:
 async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
     """The newest value of one symbol, of whichever kind."""
     form = _PLAIN.parse(request.query_params.multi_items())["ts"]
-    _parsed(symbol)
+    symbol_of(symbol)
     text = (await gateway_of(request).latest.texts([symbol]))[0]
     if text is None:
         raise not_found("symbol", symbol)
@@ -187,26 +186,19 @@ async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes
 
 async def _known(gateway: Gateway, symbol: str) -> Any:
     """What Redis holds of a symbol. Raises ApiError 404."""
-    _parsed(symbol)
+    symbol_of(symbol)
     text = (await gateway.latest.texts([symbol]))[0]
     if text is None:
         raise not_found("symbol", symbol)
     return decode_latest(symbol, text)
 
 
-def _parsed(symbol: str) -> ContractId | ChainId | str:
-    try:
-        return parse_symbol(symbol)
-    except DecodeError:
-        raise not_found("symbol", symbol) from None
-
-
 async def _chain_id(gateway: Gateway, underlying: str, expiry: str) -> ChainId:
-    if not isinstance(_parsed(underlying), str):
+    if not isinstance(symbol_of(underlying), str):
         raise not_found("underlying", underlying)
     if expiry == "nearest":
         symbol = (await gateway.latest.catalog()).nearest(underlying, gateway.clock.now_ns())
-        parts = _parsed(symbol) if symbol else None
+        parts = symbol_of(symbol) if symbol else None
         if not isinstance(parts, ChainId):
             raise not_found("underlying", underlying)
         return parts
@@ -223,10 +215,7 @@ async def _chain_id(gateway: Gateway, underlying: str, expiry: str) -> ChainId:
 async def _chain_as_of(
     request: AnyRequest, chain_id: ChainId, at_ns: int, window: Window, form: str
 ) -> Response[bytes]:
-    database = gateway_of(request).database
-    if database is None:
-        raise StoreUnavailable("no database is configured")
-    found = await database.chain_as_of(chain_id.underlying, chain_id.expiry, at_ns)
+    found = await database_of(request).chain_as_of(chain_id.underlying, chain_id.expiry, at_ns)
     if found is None:
         raise not_found("snapshot", chain_symbol(*chain_id))
     header, legs = found
@@ -253,7 +242,7 @@ def _underlying(symbol: str, text: bytes | None, catalog: Catalog, form: str) ->
     return with_instants(values, form)
 
 
-def _position(known: LatestChain | LatestContract) -> dict[str, Any]:
+def _position(known: LatestChain | LatestContract | LatestUnderlying) -> dict[str, Any]:
     position = known.position
     return {"epoch": position.epoch, "seq": position.seq, "ts_enrich": position.ts_enrich}
 
@@ -270,9 +259,7 @@ def _one_snapshot(ts_ingest: int) -> dict[str, Any]:
 
 def _snapshot(symbol: str, text: bytes, form: str) -> dict[str, Any]:
     known = decode_latest(symbol, text)
-    position = known.position
-    values: dict[str, Any] = {"type": known.type, "symbol": symbol, "epoch": position.epoch}
-    values |= {"seq": position.seq, "ts_enrich": position.ts_enrich}
+    values: dict[str, Any] = {"type": known.type, "symbol": symbol} | _position(known)
     if isinstance(known, LatestChain):
         header = with_instants(msgspec.structs.asdict(known.header), form)
         values |= {"ts_ingest": known.header.ts_ingest, "header": header, "rows": known.rows}

@@ -12,6 +12,7 @@ from api.hub import Hub
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.database import Database
+from pipeline.errors import StoreUnavailable
 from pipeline.latest import Latest
 from pipeline.telemetry import Counter, Telemetry
 
@@ -52,3 +53,11 @@ def gateway_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Gateway:
     """The gateway that serves a request or a socket."""
     gateway: Gateway = connection.app.state.gateway
     return gateway
+
+
+def database_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Database:
+    """The database that history is read from. Raises StoreUnavailable where none is configured."""
+    database = gateway_of(connection).database
+    if database is None:
+        raise StoreUnavailable("no database is configured")
+    return database

@@ -9,13 +9,12 @@ from litestar.params import FromPath
 
 from api.answers import AnyRequest, answer, decode_cursor, encode_cursor, instant, with_instants
 from api.errors import invalid_parameter, not_found
-from api.gateway import gateway_of
-from api.query import Parameter, Query, choice, limit, listed, text, times
+from api.gateway import database_of, gateway_of
+from api.query import Parameter, Query, choice, limit, listed, symbol_of, text, times
 from api.query import instant as instant_parameter
-from pipeline.database import Database
-from pipeline.errors import DecodeError, StoreUnavailable
+from pipeline.errors import DecodeError
 from pipeline.frames import ROW_FIELDS
-from pipeline.models import ChainAggregates, ContractId, parse_symbol
+from pipeline.models import ChainAggregates, ContractId
 
 DEFAULT_SPAN_NS = 86_400 * 1_000_000_000  # what is given when nobody says from when
 
@@ -65,9 +64,9 @@ _UNDERLYING = Query(*_RANGE, _fields(SNAPSHOT_FIELDS), _day())
 async def contract_history(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
     """Every stored snapshot of a contract in `[start, end)`."""
     query = _CONTRACT.parse(request.query_params.multi_items())
-    if not isinstance(_parsed(symbol), ContractId):
+    if not isinstance(symbol_of(symbol), ContractId):
         raise not_found("contract", symbol)
-    database = _database(request)
+    database = database_of(request)
     start_ns, end_ns = _range(request, query)
     after_ns = None
     if query["cursor"] is not None:
@@ -85,9 +84,9 @@ async def contract_history(request: AnyRequest, symbol: FromPath[str]) -> Respon
 async def underlying_history(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """Every stored snapshot of an underlying in `[start, end)`, through one chain or all."""
     query = _UNDERLYING.parse(request.query_params.multi_items())
-    if not isinstance(_parsed(underlying), str):
+    if not isinstance(symbol_of(underlying), str):
         raise not_found("underlying", underlying)
-    database = _database(request)
+    database = database_of(request)
     start_ns, end_ns = _range(request, query)
     after = None
     if query["cursor"] is not None:
@@ -112,20 +111,6 @@ async def underlying_history(request: AnyRequest, underlying: FromPath[str]) -> 
     return _page(
         request, rows, query, meta, lambda row: encode_cursor(row["ts_ingest"], row["chain"])
     )
-
-
-def _database(request: AnyRequest) -> Database:
-    database = gateway_of(request).database
-    if database is None:
-        raise StoreUnavailable("no database is configured")
-    return database
-
-
-def _parsed(symbol: str) -> Any:
-    try:
-        return parse_symbol(symbol)
-    except DecodeError:
-        raise not_found("symbol", symbol) from None
 
 
 def _range(request: AnyRequest, query: dict[str, Any]) -> tuple[int, int]:

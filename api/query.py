@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 
-from api.errors import ApiError
+from api.errors import ApiError, not_found
 from pipeline.clock import IST, to_ns
+from pipeline.errors import DecodeError
+from pipeline.models import ChainId, ContractId, parse_symbol
 
 LIMIT_MAXIMUM = 10_000
 LIMIT_DEFAULT = 1_000
@@ -175,3 +177,11 @@ def parse_instant(text: str) -> int:
     if not 0 <= ns <= _LAST_NS:
         raise ValueError("outside 1970 to 2262")
     return ns
+
+
+def symbol_of(text: str) -> ContractId | ChainId | str:
+    """The parts of a symbol that a path or a list names. Raises ApiError 404."""
+    try:
+        return parse_symbol(text)
+    except DecodeError:
+        raise not_found("symbol", text) from None

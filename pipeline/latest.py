@@ -124,10 +124,8 @@ async def write_chain(
 ) -> int:
     """Write and publish a chain, its underlying and its contracts, unless newer ones are there.
 
-    The underlying is left out unless this chain `speaks` for it.
-
-    One atomic call. Gives how many values were written: 0 when all were older or the same. Raises
-    BusUnavailable.
+    The underlying is left out unless this chain `speaks` for it. One atomic call. Gives how many
+    values were written: 0 when all were older or the same. Raises BusUnavailable.
     """
     card = ChainCard(
         underlying=header.underlying,

@@ -13,12 +13,19 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.clock import parse_instant, to_ns
-from pipeline.dhan import UNDERLYINGS, DhanUnderlying
+from pipeline.dhan import (
+    CHAIN_PATH,
+    EXPIRIES_PATH,
+    UNDERLYINGS,
+    DhanUnderlying,
+    request_context,
+    underlyings_named,
+)
 from pipeline.errors import ConfigError
 from pipeline.models import RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RequestContext
 
 INDEX_PATTERN = "*index.json"
-_KINDS = {"/optionchain": RAW_CHAIN_TYPE, "/optionchain/expirylist": RAW_EXPIRIES_TYPE}
+_KINDS = {CHAIN_PATH: RAW_CHAIN_TYPE, EXPIRIES_PATH: RAW_EXPIRIES_TYPE}
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -47,10 +54,8 @@ class _Request(msgspec.Struct):
 
 def described(path: Path, underlying: str, expiry: date | None, at: str) -> Recording:
     """A recording that the caller describes. Raises ConfigError."""
-    known = UNDERLYINGS.get(underlying)
-    if known is None:
-        raise ConfigError(f"underlying {underlying!r} is not among {', '.join(UNDERLYINGS)}")
-    url_path = "/optionchain" if expiry else "/optionchain/expirylist"
+    (known,) = underlyings_named([underlying], "--underlying")
+    url_path = CHAIN_PATH if expiry else EXPIRIES_PATH
     return _recording(path, known, url_path, expiry, parse_instant(at), 200, None)
 
 
@@ -105,12 +110,10 @@ def _recording(
     status: int,
     http_date: str | None,
 ) -> Recording:
-    context = RequestContext(
+    context = request_context(
+        underlying,
+        expiry,
         provider="dhan",
-        underlying=underlying.symbol,
-        expiry=expiry,
-        security_id=underlying.security_id,
-        segment=underlying.segment,
         path=url_path,
         status=status,
         http_date=http_date,

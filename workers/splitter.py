@@ -7,9 +7,9 @@ It costs the bus many times what the frame does; who can decode a frame reads th
 import asyncio
 
 from pipeline import frames
-from pipeline.dhan import UNDERLYINGS
+from pipeline.dhan import underlyings_named
 from pipeline.entries import Entry
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.errors import DecodeError
 from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, EnrichedChain
 from pipeline.runtime import Context, run
 from pipeline.streams import Consumer
@@ -19,11 +19,7 @@ BATCH = 8  # chains of one read; each is a call of its own
 
 async def split(context: Context) -> None:
     """Work every shard of the enriched stream until stopping."""
-    wanted = context.settings.splitter_underlyings
-    unknown = [name for name in wanted if name not in UNDERLYINGS]
-    if unknown:
-        known = ", ".join(UNDERLYINGS)
-        raise ConfigError(f"STOCKIFY_SPLITTER_UNDERLYINGS: {', '.join(unknown)} not among {known}")
+    underlyings_named(context.settings.splitter_underlyings, "STOCKIFY_SPLITTER_UNDERLYINGS")
     context.telemetry.set_state("ready")
     await asyncio.gather(*(_split_shard(context, n) for n in range(context.topics.shards)))
 

@@ -7,7 +7,6 @@ keeps a shorter while, but is never cut into what a critical group still has to 
 import time
 from collections.abc import Callable
 
-from pipeline.errors import BusUnavailable
 from pipeline.runtime import Context, pause, run
 from pipeline.streams import AWAY, stream_bytes, trim
 
@@ -34,7 +33,7 @@ async def trim_streams(context: Context) -> None:
         for stream in sizes:
             try:
                 trimmed.add(await _trim_one(context, stream, sizes))
-            except (*AWAY, BusUnavailable) as error:
+            except AWAY as error:
                 telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
             else:
                 telemetry.set_state("ready")

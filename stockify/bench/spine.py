@@ -19,7 +19,7 @@ import websockets
 from pipeline import dhan
 from pipeline.bodies import raw_entry
 from pipeline.clock import Clock, exchange_date
-from pipeline.dhan import UNDERLYINGS
+from pipeline.dhan import CHAIN_PATH, EXPIRIES_PATH, UNDERLYINGS, request_context
 from pipeline.models import RAW_CHAIN_TYPE, RequestContext, chain_symbol
 from pipeline.streams import Producer
 from pipeline.topics import Topics
@@ -150,9 +150,9 @@ async def _receive(socket: websockets.ClientConnection, latencies: list[float]) 
 
 
 def _body(instance: Instance) -> bytes:
-    expiries = _ask(instance, "/optionchain/expirylist", {})
+    expiries = _ask(instance, EXPIRIES_PATH, {})
     nearest = msgspec.json.decode(expiries)["data"][1]
-    return _ask(instance, "/optionchain", {"Expiry": nearest})
+    return _ask(instance, CHAIN_PATH, {"Expiry": nearest})
 
 
 def _ask(instance: Instance, path: str, more: dict[str, str]) -> bytes:
@@ -176,15 +176,7 @@ def _legs(body: bytes) -> int:
 
 
 def _context(expiry: date) -> RequestContext:
-    return RequestContext(
-        provider="simulator",
-        underlying=UNDERLYING.symbol,
-        expiry=expiry,
-        security_id=UNDERLYING.security_id,
-        segment=UNDERLYING.segment,
-        path="/optionchain",
-        status=200,
-    )
+    return request_context(UNDERLYING, expiry, provider="simulator")
 
 
 def _today() -> date:
