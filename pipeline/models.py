@@ -18,7 +18,7 @@ from pipeline.errors import DecodeError
 
 NULL_INTEGER = -(2**63)
 FRAME_VERSION = 1
-CALCULATION_REVISION = 1  # raise it when the same raw entry would enrich to other numbers
+CALCULATION_REVISION = 2  # raise it when the same raw entry would enrich to other numbers
 RAW_CHAIN_TYPE = "chain.raw.v1"
 RAW_EXPIRIES_TYPE = "expiries.raw.v1"
 ENRICHED_CHAIN_TYPE = "chain.enriched.v1"
@@ -130,7 +130,13 @@ class ChainSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainAggregates(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a chain as a whole; None where the chain does not tell."""
+    """What is said of a chain as a whole; None where the chain does not tell.
+
+    `skew_25_delta` is the volatility of the put less that of the call whose undiscounted delta is
+    a quarter, decimal; `gamma_exposure` the rupees of delta that dealers short the puts and long
+    the calls gain per 1 % of the forward; `expected_move` one standard deviation of the forward
+    until expiry at `atm_iv`, rupees. Fields are only ever added at the end.
+    """
 
     atm_strike: float | None = None
     atm_iv: float | None = None
@@ -139,6 +145,28 @@ class ChainAggregates(msgspec.Struct, frozen=True, kw_only=True):
     call_open_interest: int | None = None
     put_open_interest: int | None = None
     max_pain: float | None = None
+    skew_25_delta: float | None = None
+    gamma_exposure: float | None = None
+    expected_move: float | None = None
+
+
+class Smile(msgspec.Struct, frozen=True, kw_only=True):
+    """The fitted smile of an expiry: total variance over k = ln(strike/forward), as raw SVI.
+
+    w(k) = a + b·(rho·(k - m) + √((k - m)² + sigma²)), and iv_fit = √(w/years). `status` is `ok`;
+    `poor` where it misses the quotes by more than a bound; `arbitrage` where the fitted curve
+    itself would let a butterfly be bought for less than nothing. `error` is the root of the
+    weighted mean square miss, vol points; `points` the legs that it was fitted to.
+    """
+
+    a: float
+    b: float
+    rho: float
+    m: float
+    sigma: float
+    error: float
+    points: int
+    status: str
 
 
 class ChainHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +197,7 @@ class ChainHeader(msgspec.Struct, frozen=True, kw_only=True):
     lot: int | None
     n: int
     aggregates: ChainAggregates
+    smile: Smile | None = None
 
 
 class EnrichedChain(msgspec.Struct, frozen=True):
