@@ -80,6 +80,10 @@ def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> Enri
         legs["iv"],
         legs["iv_status"].view(np.int8),
         fit.forward,
+        delta=legs["delta"],
+        gamma=legs["gamma"],
+        discount=fit.discount,
+        years=years,
     )
     header = ChainHeader(
         v=FRAME_VERSION,
@@ -244,6 +248,9 @@ def _aggregates(summary: aggregates.Summary) -> ChainAggregates:
         call_open_interest=_sum_or_none(summary.call_open_interest),
         put_open_interest=_sum_or_none(summary.put_open_interest),
         max_pain=_or_none(summary.max_pain),
+        skew_25_delta=_or_none(summary.skew_25_delta),
+        gamma_exposure=_or_none(summary.gamma_exposure),
+        expected_move=_or_none(summary.expected_move),
     )
 
 
