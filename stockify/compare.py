@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import config, dhan, enrich
+from pipeline import config, dhan_chain, enrich
 from pipeline.clock import to_rfc3339
 from pipeline.errors import StockifyError
 from pipeline.models import RAW_CHAIN_TYPE, EnrichedChain
@@ -66,7 +66,7 @@ def _compare(
     for recording in recordings.indexed(paths, index):
         if recording.kind != RAW_CHAIN_TYPE:
             continue
-        snapshot = dhan.map_chain(recording.body, recording.context, recording.ts_ingest)
+        snapshot = dhan_chain.map_chain(recording.body, recording.context, recording.ts_ingest)
         chain = enrich.enrich(snapshot, rate=settings.rate)
         gap = parity_gap(chain, strikes)
         if gap is not None:

@@ -20,7 +20,7 @@ from stockify.instance import write_private
 from stockify.processes import Launch
 
 # The module whose `warmup` compiles what that role calls.
-_WARMED_BY = {"processor": "pipeline.enrich", "storage": "pipeline.rows"}
+_WARMED_BY = {"processor": "workers.processor", "storage": "pipeline.rows"}
 ROLES = tuple(_WARMED_BY)
 _SOURCES = Path(__file__).resolve().parent.parent / "pipeline" / "kernels"
 

@@ -5,7 +5,7 @@ A body that does not decode becomes a dead letter with its reason, and the group
 
 import asyncio
 
-from pipeline import bodies, dhan, enrich, frames, schemas
+from pipeline import bodies, dhan, dhan_chain, enrich, frames, schemas
 from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
 from pipeline.models import (
@@ -24,7 +24,7 @@ BATCH = 16  # the flat part of the cost curve of the finishing call
 async def process(context: Context) -> None:
     """Work every shard of the raw stream until stopping."""
     await schemas.announce(context, schemas.ENRICHED_TYPES)
-    await asyncio.to_thread(enrich.warmup)  # signals and heartbeats go on meanwhile
+    await asyncio.to_thread(warmup)  # signals and heartbeats go on meanwhile
     context.telemetry.set_state("ready")
     await asyncio.gather(*(_process_shard(context, n) for n in range(context.topics.shards)))
 
@@ -74,7 +74,8 @@ def derive(
     """The enriched entry of a raw one and its number of legs. Raises DecodeError."""
     body, asked = bodies.body_of(entry), bodies.context_of(entry)
     if entry.type == RAW_CHAIN_TYPE:
-        chain = enrich.enrich(dhan.map_chain(body, asked, entry.ts), rate=rate, greeks=greeks)
+        snapshot = dhan_chain.map_chain(body, asked, entry.ts)
+        chain = enrich.enrich(snapshot, rate=rate, greeks=greeks)
         kind, data, legs = ENRICHED_CHAIN_TYPE, frames.encode_frame(chain), chain.header.n
     elif entry.type == RAW_EXPIRIES_TYPE:
         kind, legs = ENRICHED_EXPIRIES_TYPE, 0
@@ -90,6 +91,12 @@ def derive(
         traceparent=traceparent,
         data=data,
     ), legs
+
+
+def warmup() -> None:
+    """Compile, or load from the cache, every kernel that this worker calls."""
+    dhan_chain.warmup()
+    enrich.warmup()
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from datetime import date, timedelta
 import msgspec
 import websockets
 
-from pipeline import dhan
+from pipeline import dhan_chain
 from pipeline.bodies import raw_entry
 from pipeline.clock import Clock, exchange_date
 from pipeline.dhan import CHAIN_PATH, EXPIRIES_PATH, UNDERLYINGS, request_context
@@ -172,7 +172,7 @@ def _ask(instance: Instance, path: str, more: dict[str, str]) -> bytes:
 
 
 def _legs(body: bytes) -> int:
-    return int(dhan.map_chain(body, _context(_today()), 0).legs["strike"].size)
+    return int(dhan_chain.map_chain(body, _context(_today()), 0).legs["strike"].size)
 
 
 def _context(expiry: date) -> RequestContext:

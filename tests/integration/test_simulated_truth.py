@@ -5,7 +5,7 @@ from datetime import date, datetime
 import numpy as np
 import pytest
 
-from pipeline import dhan, enrich
+from pipeline import dhan_chain, enrich
 from pipeline.clock import IST, SECOND_NS, to_ns
 from pipeline.models import IvStatus, RequestContext
 from workers.simulator import answers, exchange, smile
@@ -39,7 +39,7 @@ def test_forward_lot_and_volatility_of_the_simulated_market_are_found_again(
         path="/optionchain",
         status=200,
     )
-    found = enrich.enrich(dhan.map_chain(body, context, NOW), rate=smile.RATE)
+    found = enrich.enrich(dhan_chain.map_chain(body, context, NOW), rate=smile.RATE)
 
     true_forward = smile.forward(SEED, underlying, expiry, NOW)
     assert found.header.forward_source == "parity"

@@ -5,7 +5,7 @@ import math
 from datetime import date
 from typing import Any
 
-from pipeline import dhan, enrich
+from pipeline import dhan_chain, enrich
 from pipeline.clock import expiry_ns
 from pipeline.models import EnrichedChain, RequestContext
 
@@ -79,7 +79,7 @@ def encoded(answer: dict[str, Any]) -> bytes:
 
 
 def enriched(strikes: int = 21, *, ts_ingest: int = TS_INGEST, **changes: Any) -> EnrichedChain:
-    snapshot = dhan.map_chain(encoded(body(strikes)), request_context(**changes), ts_ingest)
+    snapshot = dhan_chain.map_chain(encoded(body(strikes)), request_context(**changes), ts_ingest)
     return enrich.enrich(snapshot, rate=0.065)
 
 

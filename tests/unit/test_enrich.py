@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import clock, dhan, enrich, frames
+from pipeline import clock, dhan_chain, enrich, frames
 from pipeline.kernels import black
 from pipeline.models import (
     LEG_COLUMNS,
@@ -348,7 +348,7 @@ def recorded_chain() -> EnrichedChain:
         path="/optionchain",
         status=200,
     )
-    return enrich.enrich(dhan.map_chain(body, asked, clock.to_ns(received)), rate=RATE)
+    return enrich.enrich(dhan_chain.map_chain(body, asked, clock.to_ns(received)), rate=RATE)
 
 
 def test_the_recorded_live_chain_gives_one_volatility_for_call_and_put() -> None:
