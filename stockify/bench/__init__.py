@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from stockify.bench.report import MissingPeer, Report
+from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),
@@ -36,7 +36,10 @@ def command(name: str, as_json: bool, quick: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(report.figures))
     else:
-        Console().print(_table(report))
+        console = Console()
+        console.print(_table(report))
+        for grid in report.grids:
+            console.print(_grid(grid))
 
 
 def _table(report: Report) -> Table:
@@ -44,6 +47,24 @@ def _table(report: Report) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("unit")
+    has_targets = any(line.target for line in report.lines)
+    if has_targets:
+        table.add_column("target", justify="right")
     for line in report.lines:
-        table.add_row(line.name, f"{line.value:,.{line.digits}f}", line.unit)
+        cells = (line.name, f"{line.value:,.{line.digits}f}", line.unit, line.target)
+        table.add_row(*cells[: 4 if has_targets else 3])
+    return table
+
+
+def _grid(grid: Grid) -> Table:
+    table = Table(title=grid.title)
+    table.add_column("")
+    for column in grid.columns:
+        table.add_column(column.head, justify="right")
+    for row, values in grid.rows.items():
+        cells = (
+            f"{values[column.key]:{column.form}}" if column.key in values else "–"
+            for column in grid.columns
+        )
+        table.add_row(row, *cells)
     return table

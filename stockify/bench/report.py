@@ -8,13 +8,30 @@ class MissingPeer(Exception):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of the table. `key` is its name in the JSON object."""
+    """One line of the table. `key` is its name in the JSON object; `target` what it ought to be."""
 
     key: str
     name: str
     value: float
     unit: str
     digits: int = 0
+    target: str = ""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of a grid: its name in the JSON object, its head, how its values are written."""
+
+    key: str
+    head: str
+    form: str = ",.0f"
+
+
+class Grid(msgspec.Struct, frozen=True):
+    """A further table: for each row the values of some of the columns."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: dict[str, dict[str, float]]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -23,8 +40,15 @@ class Report(msgspec.Struct, frozen=True):
     title: str
     caption: str
     lines: list[Line]
+    grids: list[Grid] = []
 
     @property
     def figures(self) -> dict[str, float]:
-        """The values by key."""
-        return {line.key: round(line.value, 4) for line in self.lines}
+        """The values by key; those of grids by row and column."""
+        lines = {line.key: round(line.value, 4) for line in self.lines}
+        return lines | {
+            f"{row}_{key}": float(f"{value:.5g}")
+            for grid in self.grids
+            for row, values in grid.rows.items()
+            for key, value in values.items()
+        }
