@@ -25,7 +25,7 @@ LEAST_POINTS = 5  # strikes; as many as the curve has parameters
 POOR_MISS = 3.0  # times what the quotes themselves allow
 
 _BLEND = 0.5  # deviations from the forward within which both kinds of a strike share its say
-_LEAST_MISS = 0.1  # vol points at the forward that no quote is surer than, wider in the wings
+_LEAST_MISS = 0.005  # of itself: no quote is surer of a volatility at the forward
 _LAST_MISS = 0.1  # of itself: how well a volatility is known from a last price alone
 _GROUPS = 24
 _REACH = 4.685  # standard deviations beyond which a point has no say (Tukey's biweight)
@@ -33,6 +33,8 @@ _LEAST_SCALE = 0.25
 _ROUNDS = 3
 _NODES = 41
 _TOLERANCE = 1e-4  # of g
+
+_X, _Y, _WEIGHT, _ERROR = range(4)  # rows of points
 
 
 class SmileFit(NamedTuple):
@@ -93,37 +95,30 @@ def _fit(
     out_iv_fit[:] = np.nan
     if not (0.0 < forward < np.inf and 0.0 < years < np.inf):
         return nothing
-    n = strikes.size
-    moneyness = np.empty(n)
-    _measure(forward, strikes, moneyness)
-    points = np.empty((4, n))
-    count, rungs = _gather(years, moneyness, is_call, iv, vega, spread, status, points)
+    _measure(forward, strikes, out_iv_fit)
+    points = np.zeros((4, strikes.size))
+    count, rungs = _gather(years, out_iv_fit, is_call, iv, vega, spread, status, points)
     if rungs < LEAST_POINTS:
+        out_iv_fit[:] = np.nan
         return nothing
-    k, w, error = points[0, :count], points[1, :count], points[2, :count]
-    scale = math.sqrt(_nearest_variance(k, w))
-    x = k
-    y = w
-    weights = points[3, :count]
+    scale = math.sqrt(_nearest_variance(points, count))
     for i in range(count):
-        x[i] /= scale
-        y[i] /= scale * scale
-        error[i] /= scale * scale
-    low, high = _bounds(x, scale)
-    curve = _robust(x, y, error, weights, low, high, scale)
-    return _report(years, moneyness, iv, x, y, error, weights, curve, low, high, scale, out_iv_fit)
+        points[_X, i] /= scale
+        for row in range(_Y, 4):
+            points[row, i] /= scale * scale
+    low, high = _bounds(points[_X, 0], points[_X, count - 1], scale)
+    curve = _robust(points, count, low, high, scale)
+    return _report(years, points, count, curve, low, high, scale, out_iv_fit)
 
 
 @kernel
-def _measure(forward: float, strikes: Floats, moneyness: Floats) -> None:
+def _measure(forward: float, strikes: Floats, out: Floats) -> None:
     """ln(strike/forward) of each leg, NaN where the strike is none; pairs share theirs."""
     for i in range(strikes.size):
         if i > 0 and strikes[i] == strikes[i - 1]:
-            moneyness[i] = moneyness[i - 1]
+            out[i] = out[i - 1]
         elif 0.0 < strikes[i] < np.inf:
-            moneyness[i] = math.log(strikes[i] / forward)
-        else:
-            moneyness[i] = np.nan
+            out[i] = math.log(strikes[i] / forward)
 
 
 @kernel
@@ -154,15 +149,14 @@ def _gather(
         share = min(share if is_call[i] else 1.0 - share, 1.0)
         if not share > 0.0:
             continue
-        wing = _LEAST_MISS * math.sqrt(most_vega / vega[i])
         if spread[i] >= 0.0:
-            half = 0.5 * (spread[i] + TICK) / vega[i]
+            half = 0.005 * (spread[i] + TICK) / vega[i]
         else:
-            half = TICK / vega[i] + 100.0 * _LAST_MISS * iv[i]
-        miss = 0.01 * math.sqrt((wing * wing + half * half) / share)
-        points[0, count] = moneyness[i]
-        points[1, count] = iv[i] * iv[i] * years
-        points[2, count] = 2.0 * iv[i] * years * miss
+            half = 0.01 * TICK / vega[i] + _LAST_MISS * iv[i]
+        least = _LEAST_MISS * iv[i] * most_vega / vega[i]
+        points[_X, count] = moneyness[i]
+        points[_Y, count] = iv[i] * iv[i] * years
+        points[_ERROR, count] = 2.0 * iv[i] * years * math.sqrt((least**2 + half**2) / share)
         count += 1
         if moneyness[i] != last:
             rungs += 1
@@ -171,20 +165,19 @@ def _gather(
 
 
 @kernel
-def _nearest_variance(k: Floats, w: Floats) -> float:
+def _nearest_variance(points: Floats, count: int) -> float:
     """The median total variance of the five points nearest the forward."""
     nearest = 0
-    for i in range(k.size):
-        if abs(k[i]) < abs(k[nearest]):
+    for i in range(count):
+        if abs(points[_X, i]) < abs(points[_X, nearest]):
             nearest = i
-    first = min(max(nearest - 2, 0), k.size - 5)
-    return _median(w[first : first + 5].copy())
+    first = min(max(nearest - 2, 0), count - 5)
+    return points[_Y, first + _middle(points[_Y, first : first + 5])]
 
 
 @kernel
-def _bounds(x: Floats, scale: float) -> tuple[Floats, Floats]:
+def _bounds(first: float, last: float, scale: float) -> tuple[Floats, Floats]:
     """Between which each parameter may lie."""
-    first, last = np.min(x), np.max(x)
     span = last - first
     steepest = 2.0 / scale
     low = np.array([-np.inf, 1e-6, 1e-6, min(first, 0.0) - 0.5 * span, math.log(0.02)])
@@ -194,82 +187,82 @@ def _bounds(x: Floats, scale: float) -> tuple[Floats, Floats]:
 
 
 @kernel
-def _robust(
-    x: Floats, y: Floats, error: Floats, weights: Floats, low: Floats, high: Floats, scale: float
-) -> Floats:
+def _robust(points: Floats, count: int, low: Floats, high: Floats, scale: float) -> Floats:
     """The curve through the points, and into `weights` the say that each had in the end."""
-    size = (x.size // _GROUPS) | 1
-    groups = x.size // size
-    middle = np.empty((3, groups))
+    size = (count // _GROUPS) | 1
+    groups = count // size
+    middle = np.zeros((4, groups))
     for g in range(groups):
         first = g * size
-        last = first + size if g < groups - 1 else x.size
-        place = first + _middle(y[first:last])
-        middle[0, g] = x[place]
-        middle[1, g] = y[place]
-        middle[2, g] = 0.0
+        last = first + size if g < groups - 1 else count
+        place = first + _middle(points[_Y, first:last])
+        middle[_X, g] = points[_X, place]
+        middle[_Y, g] = points[_Y, place]
         for i in range(first, last):
-            middle[2, g] += 1.0 / (error[i] * error[i])
+            middle[_WEIGHT, g] += 1.0 / (points[_ERROR, i] * points[_ERROR, i])
     none = np.empty(0)
-    curve = svi.start(middle[0], middle[1], middle[2], low, high)
-    svi.descend(middle[0], middle[1], middle[2], curve, low, high, 12, 0.0, none, scale)
+    curve = svi.start(middle, groups, low, high)
+    svi.descend(middle, groups, curve, low, high, 1e-3, 0.0, none, scale)
     for turn in range(_ROUNDS):
-        _weigh(x, y, error, curve, weights)
-        steps = 6 if turn < _ROUNDS - 1 else 20
-        svi.descend(x, y, weights, curve, low, high, steps, 0.0, none, scale)
+        _weigh(points, count, curve)
+        settled = 1e-3 if turn < _ROUNDS - 1 else 1e-6
+        svi.descend(points, count, curve, low, high, settled, 0.0, none, scale)
     return curve
 
 
 @kernel
-def _weigh(x: Floats, y: Floats, error: Floats, curve: Floats, weights: Floats) -> None:
+def _weigh(points: Floats, count: int, curve: Floats) -> None:
     """Tukey's biweight of each point's miss, over the square of its error."""
-    misses = np.empty(x.size)
-    for i in range(x.size):
-        misses[i] = abs(y[i] - svi.value(x[i], curve)) / error[i]
-    reach = _REACH * max(1.4826 * _median(misses.copy()), _LEAST_SCALE)
-    for i in range(x.size):
-        share = misses[i] / reach
-        say = max(1.0 - share * share, 0.0)
-        weights[i] = say * say / (error[i] * error[i])
+    misses = np.empty((2, count))
+    square = math.exp(2.0 * curve[svi.BREADTH])
+    for i in range(count):
+        miss = abs(points[_Y, i] - svi.value(points[_X, i], curve, square)) / points[_ERROR, i]
+        misses[0, i] = miss
+        misses[1, i] = miss
+    reach = _REACH * max(1.4826 * _median(misses[1]), _LEAST_SCALE)
+    for i in range(count):
+        share = misses[0, i] / reach
+        say = max(1.0 - share * share, 0.0) / points[_ERROR, i]
+        points[_WEIGHT, i] = say * say
 
 
 @kernel
 def _report(
     years: float,
-    moneyness: Floats,
-    iv: Floats,
-    x: Floats,
-    y: Floats,
-    error: Floats,
-    weights: Floats,
+    points: Floats,
+    count: int,
     curve: Floats,
     low: Floats,
     high: Floats,
     scale: float,
     out_iv_fit: Floats,
 ) -> tuple[float, float, float, float, float, float, int, int]:
-    miss, excess, kept = _misses(years, x, y, error, weights, curve, scale)
-    status = OK if excess <= POOR_MISS and kept >= 0.7 * x.size else POOR
+    miss, excess, kept = _misses(years, points, count, curve, scale)
+    status = OK if excess <= POOR_MISS and kept >= 0.7 * count else POOR
     nodes = np.empty(_NODES)
-    svi.place_nodes(x[0], x[-1], curve, nodes)
+    first, last = points[_X, 0], points[_X, count - 1]
+    svi.place_nodes(first, last, curve, nodes)
     if svi.least_butterfly(nodes, curve, scale) < -_TOLERANCE:
         tamed = curve.copy()
         for pressure in (1e3, 1e5, 1e7):
-            svi.descend(x, y, weights, tamed, low, high, 10, pressure, nodes, scale)
-            svi.place_nodes(x[0], x[-1], tamed, nodes)
-        tamed_miss, tamed_excess, _ = _misses(years, x, y, error, weights, tamed, scale)
+            svi.descend(points, count, tamed, low, high, 1e-6, pressure, nodes, scale)
+            svi.place_nodes(first, last, tamed, nodes)
+        tamed_miss, tamed_excess, _ = _misses(years, points, count, tamed, scale)
         is_tame = svi.least_butterfly(nodes, tamed, scale) >= -_TOLERANCE
         if is_tame and (tamed_excess <= POOR_MISS or status == POOR):
             curve, miss = tamed, tamed_miss
         else:
             status = ARBITRAGE
-    last = np.nan
-    for i in range(moneyness.size):
-        if i > 0 and moneyness[i] == moneyness[i - 1]:
-            out_iv_fit[i] = last
+    root = scale / math.sqrt(years)
+    square = math.exp(2.0 * curve[svi.BREADTH])
+    before = np.nan
+    for i in range(out_iv_fit.size):
+        here = out_iv_fit[i]
+        if i > 0 and here == before:
+            out_iv_fit[i] = out_iv_fit[i - 1]
         else:
-            last = math.sqrt(svi.value(moneyness[i] / scale, curve) / years) * scale
-            out_iv_fit[i] = last
+            out_iv_fit[i] = root * math.sqrt(svi.value(here / scale, curve, square))
+        before = here
     left, right = curve[svi.LEFT], curve[svi.RIGHT]
     both = left + right
     return (
@@ -286,32 +279,25 @@ def _report(
 
 @kernel
 def _misses(
-    years: float,
-    x: Floats,
-    y: Floats,
-    error: Floats,
-    weights: Floats,
-    curve: Floats,
-    scale: float,
+    years: float, points: Floats, count: int, curve: Floats, scale: float
 ) -> tuple[float, float, int]:
     """Weighted RMS miss in vol points, the same in standard errors, and the points with a say."""
-    total = 0.0
-    square = 0.0
-    squares = 0.0
-    say = 0.0
+    total = say = squares = vol_squares = 0.0
     kept = 0
-    for i in range(x.size):
-        if weights[i] > 0.0:
-            fitted = svi.value(x[i], curve)
-            miss = 100.0 * scale * (math.sqrt(fitted) - math.sqrt(y[i])) / math.sqrt(years)
-            kept += 1
+    square = math.exp(2.0 * curve[svi.BREADTH])
+    for i in range(count):
+        weight = points[_WEIGHT, i]
+        if weight > 0.0:
+            y, error = points[_Y, i], points[_ERROR, i]
+            fitted = svi.value(points[_X, i], curve, square)
+            squares += weight * (y - fitted) ** 2
+            say += weight * error * error
             # The weights of volatilities are those of variances times (dw/dv)².
-            weight = weights[i] * y[i]
+            weight *= y
             total += weight
-            square += weight * miss * miss
-            squares += weights[i] * (y[i] - fitted) ** 2
-            say += weights[i] * error[i] * error[i]
-    return math.sqrt(square / total), math.sqrt(squares / say), kept
+            vol_squares += weight * (math.sqrt(fitted) - math.sqrt(y)) ** 2
+            kept += 1
+    return 100.0 * scale * math.sqrt(vol_squares / (total * years)), math.sqrt(squares / say), kept
 
 
 @kernel

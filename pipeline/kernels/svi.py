@@ -3,11 +3,13 @@
 All in units of the money: x = k/s and y = w/s² with s = √w at the forward, so that every number is
 near one for an expiry of an hour and of five years. A curve is five parameters,
 
-    y(x) = level + right/2·(h + u) + left/2·(h - u),  u = x - middle,  h = √(u² + e^(2·breadth))
+    y(x) = level + right/2·(h + u) + left/2·(h - u),  u = x - middle,  h = √(u² + breadth²)
 
-where left and right are the slopes of the wings. That is raw SVI, w = a + b·(rho·(k - m) +
-√((k - m)² + sigma²)), with bounds in place of its inequalities: |rho| <= 1 is left, right >= 0, and
-Lee's bound on the wings is left, right <= 2/s. Knows nothing of legs, quotes or statuses.
+of which the last is held as ln(breadth); left and right are the slopes of the wings. That is raw
+SVI, w = a + b·(rho·(k - m) + √((k - m)² + sigma²)), with bounds in place of its inequalities:
+|rho| <= 1 is left, right >= 0, and Lee's bound on the wings is left, right <= 2/s. For a given
+middle and breadth the other three follow linearly, so the search is in two dimensions (Zeliade
+Systems, 2009), by Gauss-Newton on what they leave. Knows nothing of legs, quotes or statuses.
 """
 
 import math
@@ -20,73 +22,227 @@ LEVEL, LEFT, RIGHT, MIDDLE, BREADTH = 0, 1, 2, 3, 4
 PARAMETERS = 5
 LEAST_VARIANCE = 1e-6  # of that at the forward; a curve never touches zero
 
-# What a chain says nothing of stays near a plain smile; in units of the points' own errors, so
-# that forty of them outweigh it at once.
-_PLAIN = (0.5, 0.5, 0.5, 0.0, 0.0)
-_PLAIN_WEIGHT = (0.0, 1e-2, 1e-2, 1e-2, 1e-2)
+# What a chain says nothing of stays near a plain smile, as if one point in a hundred were on it.
+_PLAIN = (1.0, 0.5, 0.5, 0.0, 0.0)
+_PLAIN_WEIGHT = (0.0, 0.01, 0.01, 0.01, 0.01)
 
+_STEPS = 20
 _FIRST_DAMPING = 1e-3
-_MOST_DAMPING = 1e8
-_SETTLED = 1e-7  # of the cost; a smaller gain is not worth another step
+_MOST_DAMPING = 1e6
 _MARGIN = 1e-3  # of g, so that a curve under pressure ends on the good side
+
+# Of the moments, those that change with middle and breadth; v = u/h, z = 1/h.
+_H, _UH, _HY, _V, _UV, _VY, _Z, _ZZ, _ZV, _ZY = range(10)
 
 
 @kernel
-def value(x: float, curve: Floats) -> float:
-    """y of a curve at x."""
+def value(x: float, curve: Floats, square: float) -> float:
+    """y of a curve at x; square is the square of its breadth."""
     u = x - curve[MIDDLE]
-    breadth = math.exp(curve[BREADTH])
-    h = math.sqrt(u * u + breadth * breadth)
+    h = math.sqrt(u * u + square)
     total: float = curve[LEVEL] + 0.5 * (curve[RIGHT] * (h + u) + curve[LEFT] * (h - u))
     return total
 
 
 @kernel
-def start(x: Floats, y: Floats, weights: Floats, low: Floats, high: Floats) -> Floats:
-    """The best curve with middle and breadth on a coarse grid; level and wings follow linearly."""
+def start(points: Floats, count: int, low: Floats, high: Floats) -> Floats:
+    """The best curve with middle and breadth on a coarse grid."""
     best = np.empty(PARAMETERS)
     curve = np.empty(PARAMETERS)
+    system = np.empty((PARAMETERS, PARAMETERS + 1))
+    fixed = _moments(points, count)
     least = np.inf
-    for breadth in (0.2, 0.6, 1.5, 4.0):
+    for breadth in (-1.6, -0.5, 0.4, 1.4):
         for middle in (-1.6, -0.8, 0.0, 0.8, 1.6):
             curve[MIDDLE] = min(max(middle, low[MIDDLE]), high[MIDDLE])
-            curve[BREADTH] = min(max(math.log(breadth), low[BREADTH]), high[BREADTH])
-            cost = _fit_linear(x, y, weights, curve, low, high)
+            curve[BREADTH] = min(max(breadth, low[BREADTH]), high[BREADTH])
+            cost = _assemble(points, count, fixed, curve, low, high, 0.0, system)
             if cost < least:
                 least = cost
-                best[:] = curve
+                _copy(curve, best)
     return best
 
 
 @kernel
-def _fit_linear(
-    x: Floats, y: Floats, weights: Floats, curve: Floats, low: Floats, high: Floats
-) -> float:
-    """Level and wings of a curve whose middle and breadth are given; the cost."""
-    square = math.exp(2.0 * curve[BREADTH])
-    s0 = sl = sr = sll = slr = srr = sy = sly = sry = syy = 0.0
-    for i in range(x.size):
-        u = x[i] - curve[MIDDLE]
+def descend(
+    points: Floats,
+    count: int,
+    curve: Floats,
+    low: Floats,
+    high: Floats,
+    settled: float,
+    pressure: float,
+    nodes: Floats,
+    scale: float,
+) -> int:
+    """Levenberg and Marquardt's descent of `curve`, in place; the steps it took.
+
+    Rows of points: x, y, weight. It ends when a step gains less than the share `settled` of the
+    cost. `pressure` weighs the shortfall of Durrleman's g at the nodes, where it is above zero;
+    scale is s. A step never leaves the bounds and never costs more.
+    """
+    systems = np.empty((2, PARAMETERS, PARAMETERS + 1))
+    trial = np.empty(PARAMETERS)
+    step = np.empty(PARAMETERS)
+    fixed = _moments(points, count)
+    first = LEVEL if pressure > 0.0 else MIDDLE
+    held = 0
+    damping = _FIRST_DAMPING
+    cost = _assemble(points, count, fixed, curve, low, high, pressure, systems[0])
+    cost += _press(nodes, curve, pressure, scale, systems[0])
+    for turn in range(_STEPS):
+        _solve(systems[held], curve, low, high, damping, first, step)
+        for j in range(PARAMETERS):
+            trial[j] = min(max(curve[j] + step[j], low[j]), high[j])
+        trial[LEVEL] = max(trial[LEVEL], _least_level(trial))
+        trial_cost = _assemble(points, count, fixed, trial, low, high, pressure, systems[1 - held])
+        trial_cost += _press(nodes, trial, pressure, scale, systems[1 - held])
+        if trial_cost < cost:
+            gain = cost - trial_cost
+            _copy(trial, curve)
+            held = 1 - held
+            cost = trial_cost
+            damping *= 0.05
+            if gain <= settled * cost:
+                return turn + 1
+        else:
+            damping *= 10.0
+            if not damping < _MOST_DAMPING:
+                return turn + 1
+    return _STEPS
+
+
+@kernel
+def _copy(source: Floats, target: Floats) -> None:
+    # A slice would be shorter here, and bring along two seconds of compiled error messages.
+    for i in range(PARAMETERS):
+        target[i] = source[i]
+
+
+@kernel
+def _moments(points: Floats, count: int) -> tuple[float, float, float, float, float, float]:
+    """Weighted sums of 1, x, x², y, xy and y²."""
+    s = sx = sxx = sy = sxy = syy = 0.0
+    for i in range(count):
+        x, y, w = points[0, i], points[1, i], points[2, i]
+        s += w
+        sx += w * x
+        sxx += w * x * x
+        sy += w * y
+        sxy += w * x * y
+        syy += w * y * y
+    return s, sx, sxx, sy, sxy, syy
+
+
+@kernel
+def _sum(points: Floats, count: int, middle: float, square: float, sums: Floats) -> None:
+    """The moments that change with middle and breadth."""
+    s_h = s_uh = s_hy = s_v = s_uv = s_vy = s_z = s_zz = s_zv = s_zy = 0.0
+    for i in range(count):
+        u, y, w = points[0, i] - middle, points[1, i], points[2, i]
         h = math.sqrt(u * u + square)
-        left = 0.5 * (h - u)
-        right = 0.5 * (h + u)
-        w = weights[i]
-        s0 += w
-        sl += w * left
-        sr += w * right
-        sll += w * left * left
-        slr += w * left * right
-        srr += w * right * right
-        sy += w * y[i]
-        sly += w * left * y[i]
-        sry += w * right * y[i]
-        syy += w * y[i] * y[i]
+        z = 1.0 / h
+        wh, wz = w * h, w * z
+        wv = wz * u
+        s_h += wh
+        s_uh += wh * u
+        s_hy += wh * y
+        s_v += wv
+        s_uv += wv * u
+        s_vy += wv * y
+        s_z += wz
+        s_zz += wz * z
+        s_zv += wv * z
+        s_zy += wz * y
+    sums[_H], sums[_UH], sums[_HY] = s_h, s_uh, s_hy
+    sums[_V], sums[_UV], sums[_VY] = s_v, s_uv, s_vy
+    sums[_Z], sums[_ZZ], sums[_ZV], sums[_ZY] = s_z, s_zz, s_zv, s_zy
+
+
+@kernel
+def _assemble(
+    points: Floats,
+    count: int,
+    fixed: tuple[float, float, float, float, float, float],
+    curve: Floats,
+    low: Floats,
+    high: Floats,
+    pressure: float,
+    system: Floats,
+) -> float:
+    """Normal equations of a Gauss-Newton step, the right side in the last column; the cost.
+
+    First sets the linear parameters of the curve to their best; not under pressure, for g is not
+    linear in them.
+    """
+    s, sx, sxx, y, sxy, yy = fixed
+    middle = curve[MIDDLE]
+    square = math.exp(2.0 * curve[BREADTH])
+    sums = np.empty(10)
+    _sum(points, count, middle, square, sums)
+    h, uh, hy = sums[_H], sums[_UH], sums[_HY]
+    v, uv, vy = sums[_V], sums[_UV], sums[_VY]
+    z, zz, zv, zy = sums[_Z], sums[_ZZ], sums[_ZV], sums[_ZY]
+    u = sx - middle * s
+    uu = sxx - middle * (sx + u)
+    uy = sxy - middle * y
+    hh = uu + square * s
+    system[LEVEL, LEVEL] = s
+    system[LEFT, LEVEL] = 0.5 * (h - u)
+    system[RIGHT, LEVEL] = 0.5 * (h + u)
+    system[LEFT, LEFT] = 0.25 * (hh + uu) - 0.5 * uh
+    system[RIGHT, LEFT] = 0.25 * square * s
+    system[RIGHT, RIGHT] = 0.25 * (hh + uu) + 0.5 * uh
+    if pressure <= 0.0:
+        _project(system, y, 0.5 * (hy - uy), 0.5 * (hy + uy), low, high, curve)
+    level = curve[LEVEL]
+    p, q = 0.5 * (curve[RIGHT] - curve[LEFT]), 0.5 * (curve[RIGHT] + curve[LEFT])
+    bend = q * square
+    u_m, h_m = -p * u - q * uv, -p * h - q * u
+    system[MIDDLE, LEVEL] = -p * s - q * v
+    system[MIDDLE, LEFT] = 0.5 * (h_m - u_m)
+    system[MIDDLE, RIGHT] = 0.5 * (h_m + u_m)
+    system[MIDDLE, MIDDLE] = p * p * s + 2.0 * p * q * v + q * q * (s - square * zz)
+    system[BREADTH, LEVEL] = bend * z
+    system[BREADTH, LEFT] = 0.5 * bend * (s - v)
+    system[BREADTH, RIGHT] = 0.5 * bend * (s + v)
+    system[BREADTH, MIDDLE] = -bend * (p * z + q * zv)
+    system[BREADTH, BREADTH] = bend * bend * zz
+    miss = y - level * s - p * u - q * h
+    u_miss = uy - level * u - p * uu - q * uh
+    h_miss = hy - level * h - p * uh - q * hh
+    system[LEVEL, PARAMETERS] = miss
+    system[LEFT, PARAMETERS] = 0.5 * (h_miss - u_miss)
+    system[RIGHT, PARAMETERS] = 0.5 * (h_miss + u_miss)
+    system[MIDDLE, PARAMETERS] = -p * miss - q * (vy - level * v - p * uv - q * u)
+    system[BREADTH, PARAMETERS] = bend * (zy - level * z - p * v - q * s)
+    cost = yy - level * (y + miss) - p * (uy + u_miss) - q * (hy + h_miss)
+    for i in range(PARAMETERS):
+        pull = _PLAIN[i] - curve[i]
+        system[i, i] += _PLAIN_WEIGHT[i]
+        system[i, PARAMETERS] += _PLAIN_WEIGHT[i] * pull
+        cost += _PLAIN_WEIGHT[i] * pull * pull
+    return cost
+
+
+@kernel
+def _project(
+    system: Floats,
+    y: float,
+    left_y: float,
+    right_y: float,
+    low: Floats,
+    high: Floats,
+    curve: Floats,
+) -> None:
+    """The best level and wings of a curve whose middle and breadth are given."""
+    s, left_s, right_s = system[LEVEL, LEVEL], system[LEFT, LEVEL], system[RIGHT, LEVEL]
     # Without the level, which is free: two unknowns between bounds.
-    ll = sll - sl * sl / s0 + 1e-6 * s0
-    rr = srr - sr * sr / s0 + 1e-6 * s0
-    lr = slr - sl * sr / s0
-    ly = sly - sl * sy / s0 + 0.5e-6 * s0
-    ry = sry - sr * sy / s0 + 0.5e-6 * s0
+    ll = system[LEFT, LEFT] - left_s * left_s / s + _PLAIN_WEIGHT[LEFT]
+    rr = system[RIGHT, RIGHT] - right_s * right_s / s + _PLAIN_WEIGHT[RIGHT]
+    lr = system[RIGHT, LEFT] - left_s * right_s / s
+    ly = left_y - left_s * y / s + _PLAIN_WEIGHT[LEFT] * _PLAIN[LEFT]
+    ry = right_y - right_s * y / s + _PLAIN_WEIGHT[RIGHT] * _PLAIN[RIGHT]
     determinant = ll * rr - lr * lr
     left = (rr * ly - lr * ry) / determinant
     right = (ll * ry - lr * ly) / determinant
@@ -96,13 +252,8 @@ def _fit_linear(
     if right < low[RIGHT] or right > high[RIGHT]:
         right = min(max(right, low[RIGHT]), high[RIGHT])
         left = min(max((ly - lr * right) / ll, low[LEFT]), high[LEFT])
-    curve[LEFT] = left
-    curve[RIGHT] = right
-    curve[LEVEL] = max((sy - left * sl - right * sr) / s0, _least_level(curve))
-    explained = left * (2.0 * ly - left * ll - right * lr)
-    explained += right * (2.0 * ry - right * rr - left * lr)
-    cost: float = syy - sy * sy / s0 - explained
-    return cost
+    curve[LEFT], curve[RIGHT] = left, right
+    curve[LEVEL] = max((y - left * left_s - right * right_s) / s, _least_level(curve))
 
 
 @kernel
@@ -112,125 +263,52 @@ def _least_level(curve: Floats) -> float:
 
 
 @kernel
-def descend(
-    x: Floats,
-    y: Floats,
-    weights: Floats,
+def _solve(
+    system: Floats,
     curve: Floats,
     low: Floats,
     high: Floats,
-    steps: int,
-    pressure: float,
-    nodes: Floats,
-    scale: float,
-) -> float:
-    """Levenberg and Marquardt's descent of `curve`, in place; the cost it ends with.
+    damping: float,
+    first: int,
+    step: Floats,
+) -> None:
+    """The step, by Cholesky, damped from the parameter `first` on.
 
-    `pressure` weighs the shortfall of Durrleman's g at the nodes, where it is above zero; scale is
-    s. A step never leaves the bounds and never costs more.
+    A parameter that pushes against its bound stays. Reads the lower triangle.
     """
-    system = np.zeros((2, PARAMETERS, PARAMETERS + 1))
-    trial = np.empty(PARAMETERS)
-    step = np.empty(PARAMETERS)
-    held = 0
-    damping = _FIRST_DAMPING
-    cost = _assemble(x, y, weights, curve, pressure, nodes, scale, system[held])
-    for _ in range(steps):
-        _solve(system[held], curve, low, high, damping, step)
-        for j in range(PARAMETERS):
-            trial[j] = min(max(curve[j] + step[j], low[j]), high[j])
-        trial[LEVEL] = max(trial[LEVEL], _least_level(trial))
-        trial_cost = _assemble(x, y, weights, trial, pressure, nodes, scale, system[1 - held])
-        if trial_cost < cost:
-            gain = cost - trial_cost
-            curve[:] = trial
-            held = 1 - held
-            cost = trial_cost
-            damping *= 0.1
-            if gain <= _SETTLED * cost:
-                break
-        else:
-            damping *= 10.0
-            if not damping < _MOST_DAMPING:
-                break
-    return cost
-
-
-@kernel
-def _assemble(
-    x: Floats,
-    y: Floats,
-    weights: Floats,
-    curve: Floats,
-    pressure: float,
-    nodes: Floats,
-    scale: float,
-    system: Floats,
-) -> float:
-    """Normal equations of a Gauss-Newton step, the right side in the last column; the cost."""
-    level, left, right, middle = curve[LEVEL], curve[LEFT], curve[RIGHT], curve[MIDDLE]
-    square = math.exp(2.0 * curve[BREADTH])
-    bend = 0.5 * (left + right) * square
-    h_left, h_right = 0.5 * left, 0.5 * right
-    a00 = a01 = a02 = a03 = a04 = b0 = 0.0
-    a11 = a12 = a13 = a14 = b1 = 0.0
-    a22 = a23 = a24 = b2 = 0.0
-    a33 = a34 = b3 = a44 = b4 = cost = 0.0
-    for i in range(x.size):
-        u = x[i] - middle
-        h = math.sqrt(u * u + square)
-        inverse = 1.0 / h
-        tilt = u * inverse
-        j1 = 0.5 * (h - u)
-        j2 = 0.5 * (h + u)
-        j3 = h_left * (1.0 - tilt) - h_right * (1.0 + tilt)
-        j4 = bend * inverse
-        miss = y[i] - (level + left * j1 + right * j2)
-        w = weights[i]
-        cost += w * miss * miss
-        w1, w2, w3, w4 = w * j1, w * j2, w * j3, w * j4
-        a00 += w
-        a01 += w1
-        a02 += w2
-        a03 += w3
-        a04 += w4
-        b0 += w * miss
-        a11 += w1 * j1
-        a12 += w1 * j2
-        a13 += w1 * j3
-        a14 += w1 * j4
-        b1 += w1 * miss
-        a22 += w2 * j2
-        a23 += w2 * j3
-        a24 += w2 * j4
-        b2 += w2 * miss
-        a33 += w3 * j3
-        a34 += w3 * j4
-        b3 += w3 * miss
-        a44 += w4 * j4
-        b4 += w4 * miss
-    rows = (
-        (a00, a01, a02, a03, a04, b0),
-        (a01, a11, a12, a13, a14, b1),
-        (a02, a12, a22, a23, a24, b2),
-        (a03, a13, a23, a33, a34, b3),
-        (a04, a14, a24, a34, a44, b4),
-    )
+    root = np.zeros((PARAMETERS, PARAMETERS))
     for i in range(PARAMETERS):
-        for j in range(PARAMETERS + 1):
-            system[i, j] = rows[i][j]
-        pull = _PLAIN[i] - curve[i]
-        system[i, i] += _PLAIN_WEIGHT[i]
-        system[i, PARAMETERS] += _PLAIN_WEIGHT[i] * pull
-        cost += _PLAIN_WEIGHT[i] * pull * pull
-    if pressure > 0.0:
-        cost += _press(nodes, curve, pressure, scale, system)
-    return cost
+        push = system[i, PARAMETERS]
+        if (curve[i] <= low[i] and push < 0.0) or (curve[i] >= high[i] and push > 0.0):
+            step[i] = 0.0  # and its row of the root stays empty
+            continue
+        pivot = system[i, i]
+        for j in range(i):
+            if root[j, j] > 0.0:
+                entry = system[i, j]
+                for q in range(j):
+                    entry -= root[i, q] * root[j, q]
+                root[i, j] = entry / root[j, j]
+                push -= root[i, j] * step[j]
+        for q in range(min(first, i)):
+            pivot -= root[i, q] * root[i, q]
+        pivot = max(pivot, 1e-15 * system[i, i]) * (1.0 + damping)
+        for q in range(first, i):
+            pivot -= root[i, q] * root[i, q]
+        root[i, i] = math.sqrt(max(pivot, 1e-15 * system[i, i]))
+        step[i] = push / root[i, i] if root[i, i] > 0.0 else 0.0
+    for i in range(PARAMETERS - 1, -1, -1):
+        if root[i, i] > 0.0:
+            for q in range(i + 1, PARAMETERS):
+                step[i] -= root[q, i] * step[q]
+            step[i] /= root[i, i]
 
 
 @kernel
 def _press(nodes: Floats, curve: Floats, pressure: float, scale: float, system: Floats) -> float:
     """Add the shortfall of g at the nodes to the normal equations; its cost."""
+    if pressure <= 0.0:
+        return 0.0
     slope = np.empty(PARAMETERS)
     cost = 0.0
     for x in nodes:
@@ -238,7 +316,7 @@ def _press(nodes: Floats, curve: Floats, pressure: float, scale: float, system: 
         if short > 0.0:
             cost += pressure * short * short
             for i in range(PARAMETERS):
-                for j in range(PARAMETERS):
+                for j in range(i + 1):
                     system[i, j] += pressure * slope[i] * slope[j]
                 system[i, PARAMETERS] += pressure * slope[i] * short
     return cost
@@ -249,7 +327,7 @@ def butterfly(x: float, curve: Floats, scale: float, slope: Floats) -> float:
     """Durrleman's g at x, and into `slope` what it gains with each parameter.
 
     Butterflies are free of arbitrage where g >= 0: with w' and w'' in k,
-    g = (1 - k·w'/(2w))² - w'²/4·(1/w + 1/4) + w''/2 (Gatheral and Jacquier 2014).
+    g = (1 - k·w'/(2w))² - w'²/4·(1/w + 1/4) + w''/2 (Gatheral and Jacquier, 2014).
     """
     left, right = curve[LEFT], curve[RIGHT]
     square = math.exp(2.0 * curve[BREADTH])
@@ -295,34 +373,3 @@ def least_butterfly(nodes: Floats, curve: Floats, scale: float) -> float:
     for x in nodes:
         least = min(least, butterfly(x, curve, scale, slope))
     return least
-
-
-@kernel
-def _solve(
-    system: Floats, curve: Floats, low: Floats, high: Floats, damping: float, step: Floats
-) -> None:
-    """The damped step, by Cholesky; parameters that push against their bounds stay."""
-    root = np.zeros((PARAMETERS, PARAMETERS))
-    for i in range(PARAMETERS):
-        push = system[i, PARAMETERS]
-        if (curve[i] <= low[i] and push < 0.0) or (curve[i] >= high[i] and push > 0.0):
-            step[i] = 0.0  # and its row of the root stays empty
-            continue
-        total = push
-        for j in range(i):
-            if root[j, j] > 0.0:
-                entry = system[i, j]
-                for q in range(j):
-                    entry -= root[i, q] * root[j, q]
-                root[i, j] = entry / root[j, j]
-                total -= root[i, j] * step[j]
-        pivot = system[i, i] * (1.0 + damping)
-        for q in range(i):
-            pivot -= root[i, q] * root[i, q]
-        root[i, i] = math.sqrt(max(pivot, 1e-14 * system[i, i]))
-        step[i] = total / root[i, i] if root[i, i] > 0.0 else 0.0
-    for i in range(PARAMETERS - 1, -1, -1):
-        if root[i, i] > 0.0:
-            for q in range(i + 1, PARAMETERS):
-                step[i] -= root[q, i] * step[q]
-            step[i] /= root[i, i]
