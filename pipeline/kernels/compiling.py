@@ -17,6 +17,7 @@ kernel = njit(cache=True, error_model="numpy", fastmath={"contract", "arcp", "ns
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
+Codes = NDArray[np.uint8]
 
 
 def floats(values: ArrayLike) -> Floats:
@@ -32,6 +33,11 @@ def booleans(values: ArrayLike) -> Booleans:
 def integers(values: ArrayLike) -> Integers:
     """As `floats`, of int64."""
     return _plain(np.asarray(values, np.int64))
+
+
+def codes(values: ArrayLike) -> Codes:
+    """As `floats`, of uint8."""
+    return _plain(np.asarray(values, np.uint8))
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:

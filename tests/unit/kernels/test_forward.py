@@ -13,6 +13,7 @@ from pipeline.kernels import black, forward
 TRUE_FORWARD, RATE, YEARS, SPOT = 25_037.4, 0.065, 9 / 365, 25_000.0
 STRIKES = np.arange(23_500.0, 26_550.0, 50.0)
 TICK = 0.05
+SIDES = ("bid", "ask")
 
 Quotes = dict[str, Any]
 
@@ -34,7 +35,14 @@ def quotes(half_spread: float = 0.4, noise: float = 0.0, seed: int = 1) -> Quote
 
 
 def fit(made: Quotes, **changes: Any) -> forward.ForwardFit:
-    return forward.parity(**(made | {"spot": SPOT, "years": YEARS, "rate": RATE} | changes))
+    """The forward of a ladder: each strike's call, then its put."""
+    sides = [
+        np.column_stack([made[f"{side}_{name}"] for side in ("call", "put")]) for name in SIDES
+    ]
+    strikes = np.repeat(made["strikes"], 2)
+    kind = np.arange(strikes.size, dtype=np.uint8) % 2 ^ 1
+    terms: Quotes = {"spot": SPOT, "years": YEARS, "rate": RATE} | changes
+    return forward.parity_of_legs(strikes, kind, *(side.ravel() for side in sides), **terms)
 
 
 def test_clean_quotes_give_the_forward_to_a_tick() -> None:
@@ -48,7 +56,7 @@ def test_clean_quotes_give_the_forward_to_a_tick() -> None:
 
 def test_the_forward_comes_from_the_strikes_round_it() -> None:
     made = quotes()
-    far = np.abs(STRIKES - TRUE_FORWARD) > 11 * 50
+    far = STRIKES - TRUE_FORWARD > 11 * 50
     for name in ("put_bid", "put_ask"):
         made[name] = np.where(far, made[name] + 40, made[name])
     assert fit(made).forward == pytest.approx(fit(quotes()).forward, abs=0.01)
@@ -81,7 +89,51 @@ def test_quotes_that_are_none_are_left_out(kind: str) -> None:
     assert fit(made).forward == pytest.approx(
         fit(without | {"strikes": np.delete(STRIKES, i)}).forward, abs=TICK
     )
-    assert fit(made).pairs < 21
+    assert fit(made).pairs == 21
+
+
+def test_strikes_of_other_kinds_have_no_say() -> None:
+    strikes, bid = np.repeat(STRIKES, 2), np.full(2 * STRIKES.size, 10.0)
+    found = forward.parity_of_legs(strikes, np.full(strikes.size, 7), bid, bid, SPOT, YEARS, RATE)
+    assert found.source == forward.SPOT_CARRY
+
+
+@pytest.mark.parametrize("bad", [6, 18])
+def test_a_run_of_stale_strikes_at_the_money_is_outvoted_by_the_chain(bad: int) -> None:
+    """Calls and puts of a run were quoted together when the spot was elsewhere: they agree."""
+    made = quotes(noise=0.2)
+    elsewhere = TRUE_FORWARD * 1.01
+    for i in range(31 - bad // 2, 31 + bad // 2):
+        carried = math.exp(-RATE * YEARS) * (elsewhere - STRIKES[i])
+        put = max(200.0 - carried / 2, 5.0)
+        made["put_bid"][i], made["put_ask"][i] = put, put + TICK
+        made["call_bid"][i], made["call_ask"][i] = put + carried, put + carried + TICK
+    found = fit(made)
+    assert (found.source, found.pairs) == (forward.PARITY, 21)
+    assert abs(found.forward - TRUE_FORWARD) < 0.5
+
+
+@pytest.mark.parametrize("years", [9 / 365, 1.0, 4.0])
+@pytest.mark.parametrize("wrong", [-0.02, 0.02])
+def test_a_rate_that_is_not_the_markets_does_not_tilt_the_forward(
+    wrong: float, years: float
+) -> None:
+    """The ladder reaches twice as far above the forward as below, so that a tilt would show."""
+    discount = math.exp(-RATE * years)
+    worth = discount * (TRUE_FORWARD - STRIKES)
+    strikes = STRIKES[10:]
+    put = np.maximum(-worth, 0.0) + 900.0
+    made: Quotes = {
+        "strikes": strikes,
+        "put_bid": put[10:] - 0.5,
+        "put_ask": put[10:] + 0.5,
+        "call_bid": (put + worth)[10:] - 0.5,
+        "call_ask": (put + worth)[10:] + 0.5,
+    }
+    spot = TRUE_FORWARD * discount
+    found = fit(made, spot=spot, years=years, rate=RATE + wrong)
+    assert found.source == forward.PARITY
+    assert found.forward == pytest.approx(TRUE_FORWARD, abs=0.05)
 
 
 def test_tight_pairs_weigh_more_than_wide_ones() -> None:
@@ -165,7 +217,9 @@ def test_any_quotes_end_with_a_source(
     rows: list[tuple[float, ...]], spot: float, years: float, rate: float
 ) -> None:
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
-    found = forward.parity(*columns, spot, years, rate)
+    names = ("strikes", "call_bid", "call_ask", "put_bid", "put_ask")
+    made = {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+    found = fit(made, spot=spot, years=years, rate=rate)
     has_forward = math.isfinite(found.forward) and found.forward > 0
     assert has_forward == (found.source != forward.NONE)
     assert (found.source == forward.PARITY) == math.isfinite(found.residual)
@@ -173,4 +227,4 @@ def test_any_quotes_end_with_a_source(
 
 def test_lengths_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in length"):
-        fit(quotes() | {"put_ask": np.empty(3)})
+        forward.parity_of_legs(STRIKES, [1], STRIKES, STRIKES, SPOT, YEARS, RATE)
