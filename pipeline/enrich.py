@@ -8,13 +8,13 @@ import math
 from datetime import date
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.clock import expiry_ns, years_until
-from pipeline.kernels import aggregates, forward
+from pipeline.kernels import aggregates, forward, quotes, smile
 from pipeline.kernels.greeks import solve
 from pipeline.models import (
     CALCULATION_REVISION,
+    COMPUTED_COLUMNS,
     FRAME_VERSION,
     LEG_COLUMNS,
     NULL_INTEGER,
@@ -27,7 +27,7 @@ from pipeline.models import (
     IvStatus,
     Kind,
     Legs,
-    PriceSource,
+    Smile,
     chain_symbol,
     empty_column,
 )
@@ -39,13 +39,10 @@ FORWARD_SOURCES = {
     forward.SINGLE_STRIKE: "single_strike",
     forward.SPOT_CARRY: "spot_carry",
 }
-# A quote is sane while its spread is below its bid, or below this many rupees for cheap options;
-# the middle of a wider one is nobody's price.
-WIDE_SPREAD = 0.5
-_GREEKS = ("iv", "delta", "gamma", "theta", "vega", "rho")
-
-Floats = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
+SMILE_STATUSES = {smile.OK: "ok", smile.POOR: "poor", smile.ARBITRAGE: "arbitrage"}
+_COLUMNS = tuple(spec.name for spec in LEG_COLUMNS)
+_INPUTS = tuple(spec for spec in LEG_COLUMNS if spec.name not in COMPUTED_COLUMNS)
+_COMPUTED = ("iv", "delta", "gamma", "theta", "vega", "rho", "iv_fit")
 
 
 def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> EnrichedChain:
@@ -53,38 +50,62 @@ def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> Enri
 
     `rate` is continuous per year. Time to expiry runs from `ts_event`, or `ts_ingest` where the
     provider gives none. The price of a leg is the mid of a sane quote (both sides above zero,
-    uncrossed, the spread not above the bid or `WIDE_SPREAD`), else the last; a crossed quote with
-    no last has status CROSSED, any other leg without a price NO_PRICE, every leg of an expired
+    uncrossed, the spread not above the bid or `quotes.WIDE_SPREAD`), else the last; a crossed quote
+    with no last has status CROSSED, any other leg without a price NO_PRICE, every leg of an expired
     chain EXPIRED, and every priced leg without a forward INVALID. `greeks="missing"` keeps the
-    provider's volatility and Greeks where all are given and computes the rest; rho is always ours.
-    Raises ValueError where columns differ in length, which no mapper makes.
+    provider's volatility and Greeks where all are given and computes the rest; rho, the smile and
+    the aggregates are always ours. Raises ValueError where columns differ in length, which no
+    mapper makes.
     """
     legs = _input_columns(snapshot.legs)
-    n = legs["strike"].size
+    strikes, kinds = legs["strike"], legs["kind"]
     now_ns = snapshot.ts_ingest if snapshot.ts_event is None else snapshot.ts_event
     years = years_until(expiry_ns(snapshot.expiry), now_ns)
-    is_call = legs["kind"] == Kind.CALL
     spot = snapshot.spot if snapshot.spot is not None else math.nan
-    fit = _fit_forward(legs, is_call, spot, years, rate)
+    chosen = quotes.choose(kinds, legs["bid"], legs["ask"], legs["last"])
+    fit = forward.parity_of_legs(strikes, kinds, legs["bid"], legs["ask"], spot, years, rate)
 
-    prices, legs["price_source"], is_crossed = _choose_prices(legs)
-    _solve(legs, fit, years, is_call, prices)
-    _name_the_priceless(legs["iv_status"], prices, is_crossed)
-    if greeks == "missing" and years > 0.0:
-        _keep_provided(legs)
+    n = strikes.size
+    values = np.empty((len(_COMPUTED), n))
+    status, source = np.empty((2, n), np.uint8)
+    iv, delta, gamma, theta, vega, rho, iv_fit = values
+    solve(
+        fit.forward,
+        fit.discount,
+        years,
+        strikes,
+        chosen.is_call,
+        chosen.price,
+        iv,
+        delta,
+        gamma,
+        theta,
+        vega,
+        rho,
+        status.view(np.int8),
+    )
+    quotes.settle(chosen.lack, kinds, years, values, status, source)
+    legs |= zip(_COMPUTED, values, strict=True)
+    legs |= {"iv_status": status, "price_source": chosen.source, "greeks_source": source}
+    curve = smile.fit(
+        *(fit.forward, years, strikes, chosen.is_call, iv, vega, chosen.spread),
+        *(status.view(np.int8), iv_fit),
+    )
     summary = aggregates.summarise(
-        legs["strike"],
-        is_call,
+        strikes,
+        chosen.is_call,
         legs["open_interest"],
         legs["volume"],
-        legs["iv"],
-        legs["iv_status"].view(np.int8),
+        iv,
+        status.view(np.int8),
         fit.forward,
-        delta=legs["delta"],
-        gamma=legs["gamma"],
+        delta=delta,
+        gamma=gamma,
         discount=fit.discount,
         years=years,
     )
+    if greeks == "missing" and years > 0.0:
+        _keep_provided(legs)
     header = ChainHeader(
         v=FRAME_VERSION,
         rev=CALCULATION_REVISION,
@@ -106,8 +127,9 @@ def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> Enri
         lot=snapshot.lot,
         n=n,
         aggregates=_aggregates(summary),
+        smile=_smile(curve),
     )
-    return EnrichedChain(header, {spec.name: legs[spec.name] for spec in LEG_COLUMNS})
+    return EnrichedChain(header, {name: legs[name] for name in _COLUMNS})
 
 
 def warmup() -> None:
@@ -133,96 +155,18 @@ def warmup() -> None:
 
 
 def _input_columns(given: Legs) -> dict[str, Column]:
-    """Every column of the layout in its dtype; the computed ones empty."""
+    """Every column that a provider can fill, in its dtype; those not given are empty."""
     n = np.asarray(given["strike"]).size
     legs: dict[str, Column] = {}
-    for spec in LEG_COLUMNS:
-        column = given.get(spec.name)
+    for spec in _INPUTS:
+        name, column = spec.name, given.get(spec.name)
         if column is None:
-            legs[spec.name] = empty_column(spec, n)
+            legs[name] = empty_column(spec, n)
             continue
-        legs[spec.name] = np.ascontiguousarray(column, spec.dtype)
-        if legs[spec.name].shape != (n,):
-            raise ValueError(f"column {spec.name} has not the {n} legs of column strike")
+        legs[name] = column = np.ascontiguousarray(column, spec.dtype)
+        if column.shape != (n,):
+            raise ValueError(f"column {name} has not the {n} legs of column strike")
     return legs
-
-
-def _fit_forward(
-    legs: Legs, is_call: Booleans, spot: float, years: float, rate: float
-) -> forward.ForwardFit:
-    """The parity fit over the ladder: legs of one strike stand beside each other."""
-    strike = legs["strike"]
-    is_new = np.ones(strike.size, np.bool_)
-    is_new[1:] = strike[1:] != strike[:-1]
-    place = np.cumsum(is_new) - 1
-    rungs = int(is_new.sum())
-
-    def ladder(name: str, side: Booleans) -> Floats:
-        quotes = np.full(rungs, np.nan)
-        quotes[place[side]] = legs[name][side]
-        return quotes
-
-    is_put = legs["kind"] == Kind.PUT
-    return forward.parity(
-        strike[is_new],
-        ladder("bid", is_call),
-        ladder("ask", is_call),
-        ladder("bid", is_put),
-        ladder("ask", is_put),
-        spot,
-        years,
-        rate,
-    )
-
-
-def _choose_prices(legs: Legs) -> tuple[Floats, Column, Booleans]:
-    """(price, source, whether the quote is crossed) of each leg; NaN and NONE where no price."""
-    bid, ask, last = legs["bid"], legs["ask"], legs["last"]
-    is_quoted = (bid > 0.0) & (ask > 0.0) & np.isfinite(bid) & np.isfinite(ask)
-    is_crossed = is_quoted & (bid > ask)
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_sane = is_quoted & ~is_crossed & (ask - bid <= np.maximum(bid, WIDE_SPREAD))
-        mid = 0.5 * bid + 0.5 * ask
-    has_last = ~np.isnan(last) & (last != 0.0)
-    prices = np.where(is_sane, mid, np.where(has_last, last, np.nan))
-    source = np.where(is_sane, PriceSource.MID, np.where(has_last, PriceSource.LAST, 0))
-    return prices, source.astype(np.uint8), is_crossed
-
-
-def _solve(
-    legs: dict[str, Column],
-    fit: forward.ForwardFit,
-    years: float,
-    is_call: Booleans,
-    prices: Floats,
-) -> None:
-    solve(
-        fit.forward,
-        fit.discount,
-        years,
-        legs["strike"],
-        is_call,
-        prices,
-        legs["iv"],
-        legs["delta"],
-        legs["gamma"],
-        legs["theta"],
-        legs["vega"],
-        legs["rho"],
-        legs["iv_status"].view(np.int8),
-    )
-    has_kind = is_call | (legs["kind"] == Kind.PUT)
-    if not has_kind.all() and years > 0.0:
-        legs["iv_status"][~has_kind] = IvStatus.INVALID
-        for name in _GREEKS:
-            legs[name][~has_kind] = np.nan
-    legs["greeks_source"][legs["iv_status"] <= IvStatus.ILL_CONDITIONED] = GreeksSource.COMPUTED
-
-
-def _name_the_priceless(status: Column, prices: Floats, is_crossed: Booleans) -> None:
-    is_priceless = np.isnan(prices) & (status != IvStatus.EXPIRED)
-    status[is_priceless] = IvStatus.NO_PRICE
-    status[is_priceless & is_crossed] = IvStatus.CROSSED
 
 
 def _keep_provided(legs: dict[str, Column]) -> None:
@@ -251,6 +195,21 @@ def _aggregates(summary: aggregates.Summary) -> ChainAggregates:
         skew_25_delta=_or_none(summary.skew_25_delta),
         gamma_exposure=_or_none(summary.gamma_exposure),
         expected_move=_or_none(summary.expected_move),
+    )
+
+
+def _smile(curve: smile.SmileFit) -> Smile | None:
+    if curve.status == smile.NONE:
+        return None
+    return Smile(
+        a=curve.a,
+        b=curve.b,
+        rho=curve.rho,
+        m=curve.m,
+        sigma=curve.sigma,
+        error=curve.error,
+        points=curve.points,
+        status=SMILE_STATUSES[curve.status],
     )
 
 

@@ -97,7 +97,7 @@ def assert_consistent(chain: EnrichedChain) -> None:
     assert np.array_equal(chain.legs["greeks_source"] != GreeksSource.NONE, has_value)
     for name in GREEKS:
         assert np.isnan(chain.legs[name][~has_value]).all()
-    assert np.isnan(chain.legs["iv_fit"]).all()
+    assert np.isfinite(chain.legs["iv_fit"]).any() == (chain.header.smile is not None)
     assert frames.decode_frame(frames.encode_frame(chain)).header == chain.header
 
 
@@ -228,7 +228,7 @@ def test_missing_sides_leave_the_other_pairs_to_the_forward() -> None:
     )
     assert_consistent(chain)
     assert chain.header.forward == pytest.approx(FORWARD, abs=1e-6)
-    assert chain.header.forward_pairs == 17
+    assert chain.header.forward_pairs == 21
 
 
 def with_provider_columns() -> dict[str, Any]:
@@ -256,6 +256,44 @@ def test_missing_computes_only_what_the_provider_lacks() -> None:
         )
     assert np.array_equal(chain.legs["rho"], everything.legs["rho"], equal_nan=True)
     assert (everything.legs["greeks_source"] != GreeksSource.PROVIDER).all()
+
+
+def test_smile_and_aggregates_are_ours_whatever_the_provider_gives() -> None:
+    legs = with_provider_columns()
+    chain = enrich.enrich(snapshot(legs), rate=RATE, greeks="missing")
+    everything = enrich.enrich(snapshot(legs), rate=RATE)
+    assert chain.header == everything.header
+    assert chain.legs["iv_fit"].tobytes() == everything.legs["iv_fit"].tobytes()
+
+
+def test_smile_of_a_market_of_one_volatility_is_flat() -> None:
+    chain = enrich.enrich(snapshot(), rate=RATE)
+    assert chain.header.smile is not None
+    assert chain.header.smile.status == "ok"
+    assert chain.header.smile.error == pytest.approx(0.0, abs=0.01)
+    near = np.abs(STRIKES - FORWARD) < 500
+    assert chain.legs["iv_fit"][near] == pytest.approx(SMILE, abs=1e-4)
+
+
+def test_stale_last_prices_do_not_bend_the_smile_of_the_quotes() -> None:
+    legs = legs_of_a_market()
+    stale = slice(10, None, 7)
+    for name in ("bid", "ask"):
+        legs[name] = legs[name].copy()
+        legs[name][stale] = math.nan
+    legs["last"] = legs["last"] * np.where(np.isnan(legs["bid"]), 1.3, 1.0)
+    chain = enrich.enrich(snapshot(legs), rate=RATE)
+    near = np.abs(STRIKES - FORWARD) < 500
+    assert chain.legs["iv_fit"][near] == pytest.approx(SMILE, abs=2e-3)
+    assert np.abs(chain.legs["iv"][near] - SMILE).max() > 0.01
+
+
+def test_chain_that_tells_too_little_has_no_smile() -> None:
+    legs = {name: column[36:44] for name, column in legs_of_a_market().items()}
+    chain = enrich.enrich(snapshot(legs), rate=RATE)
+    assert chain.header.smile is None
+    assert np.isnan(chain.legs["iv_fit"]).all()
+    assert np.isfinite(chain.legs["iv"]).all()
 
 
 def test_a_leg_of_no_kind_is_invalid() -> None:
