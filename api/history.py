@@ -40,6 +40,7 @@ SNAPSHOT_FIELDS: tuple[str, ...] = (
     *("provider", "rev", "model", "rate", "years", "spot", "forward", "discount"),
     *("forward_source", "forward_pairs", "forward_residual", "lot", "n"),
     *(field for field in ChainAggregates.__struct_fields__),
+    "smile",
 )
 
 _RANGE = (

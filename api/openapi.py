@@ -15,7 +15,7 @@ from litestar.routes import HTTPRoute
 from api.answers import AnyRequest
 from api.errors import Problem
 from api.query import Query
-from pipeline.models import LEG_COLUMNS
+from pipeline.models import LEG_COLUMNS, ChainAggregates, Smile
 
 _DESCRIPTION = (
     "Option chains with volatilities and Greeks, live and as history. Prices in rupees, quantities"
@@ -125,9 +125,11 @@ def _security() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    _, problem = msgspec.json.schema_components([Problem])
+    _, types = msgspec.json.schema_components(
+        [Problem, ChainAggregates, Smile], ref_template="#/components/schemas/{name}"
+    )
     return {
-        **problem,
+        **types,
         "Answer": {
             "type": "object",
             "required": ["data", "meta", "next"],

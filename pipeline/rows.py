@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.clock import to_datetime
 from pipeline.errors import RowsRejected
 from pipeline.kernels import copyrows
-from pipeline.models import EnrichedChain
+from pipeline.models import EnrichedChain, Smile
 
 # Leg columns by their width in Postgres; `ts`, `instrument_id` and `rev` come from elsewhere.
 WIDES = ("volume",)
@@ -28,6 +28,7 @@ SHORTS = ("iv_status", "price_source", "greeks_source")
 COPY_COLUMNS = ("ts", *WIDES, "instrument_id", *INTEGERS, *REALS, "rev", *SHORTS)
 
 _EPOCH_US = 946_684_800_000_000  # 2000-01-01 UTC, where Postgres counts from, in µs since 1970
+_NO_SMILE = (None,) * len(Smile.__struct_fields__)
 _FIRST_ROOM = 4 * 1024 * 1024
 
 
@@ -97,6 +98,8 @@ def snapshot_row(stored: StoredChain) -> tuple[Any, ...]:
         *(totals.put_call_ratio_open_interest, totals.put_call_ratio_volume, totals.max_pain),
         *(header.expiry, header.lot, header.forward_pairs, header.n, header.rev),
         *(header.underlying, header.provider, stored.epoch, header.model, header.forward_source),
+        *(totals.skew_25_delta, totals.gamma_exposure, totals.expected_move),
+        *(_NO_SMILE if header.smile is None else msgspec.structs.astuple(header.smile)),
     )
 
 

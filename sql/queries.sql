@@ -19,7 +19,15 @@
     snap.spot, snap.forward, snap.discount, snap.forward_source, snap.forward_pairs,
     snap.forward_residual, snap.lot, snap.n, snap.atm_strike, snap.atm_iv,
     snap.put_call_ratio_open_interest, snap.put_call_ratio_volume,
-    snap.call_open_interest, snap.put_open_interest, snap.max_pain
+    snap.call_open_interest, snap.put_open_interest, snap.max_pain,
+    snap.skew_25_delta, snap.gamma_exposure, snap.expected_move,
+    CASE WHEN snap.smile_status IS NOT NULL
+        THEN json_build_object(
+            'a', snap.smile_a, 'b', snap.smile_b, 'rho', snap.smile_rho, 'm', snap.smile_m,
+            'sigma', snap.smile_sigma, 'error', snap.smile_error, 'points', snap.smile_points,
+            'status', snap.smile_status
+        )
+    END AS smile
 
 -- fragment: instrument_values
     instrument_id, symbol, underlying, expiry, strike, kind, provider, security_id, lot,
@@ -204,7 +212,8 @@ COPY market_snapshots (
     ts, ts_event, ts_enrich, seq, call_open_interest, put_open_interest, spot, forward, discount,
     years, rate, forward_residual, atm_strike, atm_iv, put_call_ratio_open_interest,
     put_call_ratio_volume, max_pain, expiry, lot, forward_pairs, n, rev, underlying, provider,
-    epoch, model, forward_source
+    epoch, model, forward_source, skew_25_delta, gamma_exposure, expected_move, smile_a, smile_b,
+    smile_rho, smile_m, smile_sigma, smile_error, smile_points, smile_status
 ) FROM STDIN
 
 -- name: copy_option_contracts

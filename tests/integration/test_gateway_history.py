@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -19,7 +20,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ATM = "NIFTY-20260127-25000-CE"
 CONTRACT = f"/v1/contracts/{ATM}/history"
 UNDERLYING = "/v1/underlyings/NIFTY/history"
-SERIES = [moved(CHAIN, seconds=n, last={20: 90.0 + n, 21: 80.0 + n}) for n in range(10)]
+SERIES = [
+    chains.with_smile(moved(CHAIN, seconds=n, last={20: 90.0 + n, 21: 80.0 + n}), smile)
+    for n, smile in enumerate([None, *[chains.SMILE] * 9])
+]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -67,6 +71,23 @@ async def test_underlying_history_is_complete_and_in_order(served: Gateway) -> N
     assert tuple(sorted(rows[0])) == tuple(sorted(SNAPSHOT_FIELDS))
     assert rows == await rows_of(served, f"{UNDERLYING}?ts=ns&expiry=2026-01-27")
     assert await rows_of(served, f"{UNDERLYING}?expiry=2026-02-03&start=2020-01-01") == []
+
+
+async def test_snapshots_have_their_aggregates_and_the_smile_of_the_latest_header(
+    served: Gateway,
+) -> None:
+    rows = await rows_of(served, UNDERLYING)
+    for name, value in msgspec.structs.asdict(CHAIN.header.aggregates).items():
+        assert {row[name] for row in rows} == {value}
+    smile = msgspec.structs.asdict(chains.SMILE)
+    assert [row["smile"] for row in rows] == [None, *[smile] * 9]
+    assert await rows_of(served, f"{UNDERLYING}?fields=smile&order=desc&limit=1") == [
+        {"smile": smile}
+    ]
+    path = "/v1/chains/NIFTY/2026-01-27?as_of=2026-01-25T10:00:0{}Z"
+    metas = [(await served.get(path.format(second))).json()["meta"] for second in (0, 1)]
+    assert [meta["smile"] for meta in metas] == [None, smile]
+    assert metas[1]["aggregates"] == msgspec.structs.asdict(CHAIN.header.aggregates)
 
 
 async def test_range_is_half_open(served: Gateway) -> None:

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -13,7 +14,7 @@ from api import page
 from pipeline import latest
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS
-from pipeline.models import Expiries
+from pipeline.models import Expiries, Smile
 from tests.support import chains, gateway, servers
 from tests.support.gateway import CHAIN, Gateway
 
@@ -65,6 +66,19 @@ async def test_chain_has_every_leg_and_its_position(shared: Gateway) -> None:
     assert meta["coverage"]["complete"] is None
     assert meta["request_id"] == response.headers["x-request-id"]
     assert body["next"] is None
+
+
+@pytest.mark.parametrize("smile", [chains.SMILE, None], ids=["smile", "no smile"])
+async def test_chain_tells_its_aggregates_and_its_smile(
+    served: Gateway, smile: Smile | None
+) -> None:
+    chain = chains.with_smile(CHAIN, smile)
+    await served.publish(chain, 8)
+    meta = (await served.get("/v1/chains/NIFTY/nearest")).json()["meta"]
+    header = (await served.get("/v1/snapshots/NIFTY-20260127")).json()["data"]["header"]
+    for told in (meta, header):
+        assert told["aggregates"] == msgspec.structs.asdict(chain.header.aggregates)
+        assert told["smile"] == msgspec.to_builtins(smile)
 
 
 async def test_chain_rows_are_the_stored_bytes(shared: Gateway) -> None:

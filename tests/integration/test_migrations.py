@@ -8,10 +8,20 @@ import pytest
 from pipeline import migrations
 from pipeline.errors import MigrationError, StoreError, StoreUnavailable
 from pipeline.migrations import Migration
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, open_database
 from tests.support.servers import free_port
 
 SIDE_BY_SIDE = 4
+LAST_WITHOUT_SMILE = 5
+OLD_SNAPSHOT = b"""
+INSERT INTO market_snapshots (
+    ts, seq, spot, years, rate, expiry, forward_pairs, n, rev, underlying, provider, epoch, model,
+    forward_source
+) VALUES (
+    '2026-01-25 10:00Z', 1, 25000, 0.005, 0.065, '2026-01-27', 0, 0, 1, 'NIFTY', 'dhan', 'e1',
+    'black76', 'none'
+)
+"""
 
 
 def rows(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -108,6 +118,19 @@ async def test_native_partitions_stay_where_timescale_comes_later(
         begun = [msg for msg in plain_only if msg.number > 1]
         await migrations.migrate(url, [as_unmarked(one) for one in begun])
         assert await migrations.server_edition(url) == "plain"
+
+
+async def test_rows_of_before_stay_and_have_no_smile(postgres_server: PostgresServer) -> None:
+    before = [one for one in migrations.load() if one.number <= LAST_WITHOUT_SMILE]
+    with postgres_server.empty_database() as url:
+        await migrations.migrate(url, before)
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT make_day('2026-01-25')")
+            connection.execute(OLD_SNAPSHOT)
+        assert numbers(await migrations.migrate(url)) != []
+        async with open_database(url) as database:
+            (row,) = await database.underlying_history("NIFTY", None, 0, 2**62, 10)
+    assert (row["spot"], row["expected_move"], row["smile"]) == (25_000.0, None, None)
 
 
 def as_unmarked(migration: Migration) -> Migration:

@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from pipeline.clock import SECOND_NS, to_datetime
 from pipeline.database import Database, queries
 from pipeline.errors import DecodeError, StoreUnavailable
 from pipeline.frames import leg_rows
-from pipeline.models import EnrichedChain, chain_symbol
+from pipeline.models import EnrichedChain, Smile, chain_symbol
 from tests.support import chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import write
@@ -54,10 +55,47 @@ async def test_chain_comes_back_as_clients_saw_it(database: Database) -> None:
     for leg, row in zip(legs, expected, strict=True):
         assert leg == {name: approximately(value) for name, value in row.items()}
     kept = msgspec.structs.asdict(chain.header) | msgspec.structs.asdict(chain.header.aggregates)
+    kept["smile"] = msgspec.to_builtins(chain.header.smile)
     assert {name: header[name] for name in header.keys() & kept.keys()} == {
         name: kept[name] for name in header.keys() & kept.keys()
     }
     assert header.keys() - kept.keys() == {"epoch", "seq", "ts_enrich"}
+
+
+@pytest.mark.parametrize("smile", [chains.SMILE, None], ids=["smile", "no smile"])
+async def test_smile_comes_back_whole_or_not_at_all(
+    database: Database, smile: Smile | None
+) -> None:
+    await write(database, chains.with_smile(chains.enriched(5), smile))
+    expected = None if smile is None else msgspec.structs.asdict(smile)
+    (row,) = await database.underlying_history("NIFTY", chains.EXPIRY, 0, LAST_NS, 10)
+    assert row["smile"] == expected
+    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    assert found is not None
+    assert found[0]["smile"] == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("smile_a", None),
+        ("smile_b", -0.1),
+        ("smile_rho", 1.5),
+        ("smile_sigma", -0.1),
+        ("smile_error", -0.1),
+        ("smile_points", 0),
+        ("smile_status", "fine"),
+        ("expected_move", -1.0),
+    ],
+)
+async def test_snapshot_that_contradicts_itself_is_refused_by_the_database(
+    database_url: str, column: str, value: float | str | None
+) -> None:
+    async with open_database(database_url) as database:
+        await write(database, chains.with_smile(chains.enriched(5)))
+    change = sql.SQL("UPDATE market_snapshots SET {} = %s").format(sql.Identifier(column))
+    with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(change, [value])
 
 
 async def test_prices_come_back_as_the_decimals_that_went_in(database: Database) -> None:

@@ -5,9 +5,11 @@ import math
 from datetime import date
 from typing import Any
 
+import msgspec
+
 from pipeline import dhan_chain, enrich
 from pipeline.clock import expiry_ns
-from pipeline.models import EnrichedChain, RequestContext
+from pipeline.models import EnrichedChain, RequestContext, Smile
 
 EXPIRY = date(2026, 1, 27)
 HOUR_NS = 3_600 * 1_000_000_000
@@ -15,6 +17,9 @@ TS_INGEST = expiry_ns(EXPIRY) - 48 * HOUR_NS
 SPOT = 25_000.0
 FORWARD = 25_012.0
 LOT = 65
+SMILE = Smile(
+    a=1e-4, b=0.0213, rho=-0.31, m=0.0125, sigma=0.045, error=0.12, points=17, status="poor"
+)
 
 
 def request_context(**changes: Any) -> RequestContext:
@@ -81,6 +86,11 @@ def encoded(answer: dict[str, Any]) -> bytes:
 def enriched(strikes: int = 21, *, ts_ingest: int = TS_INGEST, **changes: Any) -> EnrichedChain:
     snapshot = dhan_chain.map_chain(encoded(body(strikes)), request_context(**changes), ts_ingest)
     return enrich.enrich(snapshot, rate=0.065)
+
+
+def with_smile(chain: EnrichedChain, smile: Smile | None = SMILE) -> EnrichedChain:
+    """The chain with this smile in its header, or with none."""
+    return EnrichedChain(msgspec.structs.replace(chain.header, smile=smile), chain.legs)
 
 
 def _normal(x: float) -> float:

@@ -1,6 +1,7 @@
 """Chains as rows: the column orders of the code and of the SQL are one."""
 
 import re
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -43,16 +44,28 @@ def test_every_leg_column_is_stored_once() -> None:
     assert sorted(of_legs) == sorted({c.name for c in LEG_COLUMNS} - OF_THE_INSTRUMENT)
 
 
-def test_snapshot_row_follows_the_order_of_the_query() -> None:
-    chain = chains.enriched(5)
-    row = dict(
+def named_row(chain: EnrichedChain) -> dict[str, Any]:
+    return dict(
         zip(copied_columns("copy_market_snapshots"), snapshot_row(stored(chain)), strict=True)
     )
+
+
+def test_snapshot_row_follows_the_order_of_the_query() -> None:
+    chain = chains.enriched(5)
+    row = named_row(chain)
     header = msgspec.structs.asdict(chain.header) | msgspec.structs.asdict(chain.header.aggregates)
     shared = row.keys() & header.keys() - {"ts_event"}
-    assert len(shared) == 22
+    assert len(shared) == 25
     assert {name: row[name] for name in shared} == {name: header[name] for name in shared}
     assert (row["seq"], row["epoch"]) == (7, "epoch")
+
+
+def test_snapshot_row_has_the_smile_whole_or_not_at_all() -> None:
+    fields = msgspec.structs.asdict(chains.SMILE)
+    row = named_row(chains.with_smile(chains.enriched(5)))
+    assert {name: row[f"smile_{name}"] for name in fields} == fields
+    bare = named_row(chains.with_smile(chains.enriched(5), None))
+    assert {bare[f"smile_{name}"] for name in fields} == {None}
 
 
 def test_one_result_holds_the_legs_of_all_chains() -> None:
