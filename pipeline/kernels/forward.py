@@ -43,25 +43,6 @@ class ForwardFit(NamedTuple):
     source: int
 
 
-def parity(
-    strikes: ArrayLike,
-    call_bid: ArrayLike,
-    call_ask: ArrayLike,
-    put_bid: ArrayLike,
-    put_ask: ArrayLike,
-    spot: float,
-    years: float,
-    rate: float,
-    span: int = SPAN,
-) -> ForwardFit:
-    """As `parity_of_legs`, from arrays of one element a strike, NaN where there is no quote."""
-    bid = np.column_stack([floats(call_bid), floats(put_bid)]).ravel()
-    ask = np.column_stack([floats(call_ask), floats(put_ask)]).ravel()
-    legs = np.repeat(floats(strikes), 2)
-    kind = np.arange(legs.size, dtype=np.uint8) % 2 == 0
-    return parity_of_legs(legs, kind, bid, ask, spot, years, rate, span)
-
-
 def parity_of_legs(
     strikes: ArrayLike,
     kind: ArrayLike,
