@@ -17,6 +17,8 @@ from tests.support import chains
 from tests.support.rooms import CHECKOUT
 
 GOLDEN = CHECKOUT / "tests/data/frames"
+# Oldest first; a frame is added whenever the layout grows, and none is ever written again.
+GOLDEN_CHAINS = ("chain.enriched.v1", "chain.enriched.v1.smile")
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -128,14 +130,31 @@ def validate(kind: str, entry: dict[str, Any]) -> None:
 # --- bytes written once decode for ever --------------------------------------------------------
 
 
-def test_golden_frame_decodes_to_the_values_it_was_written_with() -> None:
-    chain = frames.decode_frame((GOLDEN / "chain.enriched.v1.bin").read_bytes())
-    said = json.loads((GOLDEN / "chain.enriched.v1.json").read_text())
+@pytest.mark.parametrize("golden", GOLDEN_CHAINS)
+def test_golden_frame_decodes_to_the_values_it_was_written_with(golden: str) -> None:
+    chain = frames.decode_frame((GOLDEN / f"{golden}.bin").read_bytes())
+    said = json.loads((GOLDEN / f"{golden}.json").read_text())
     assert kept(chain.header, said["header"]) == said["header"]
     assert list(said["columns"]) == [spec.name for spec in LEG_COLUMNS][: len(said["columns"])]
     for name, column in said["columns"].items():
         assert chain.legs[name].dtype == np.dtype(column["dtype"]), name
         assert [absent_as_none(value) for value in chain.legs[name].tolist()] == column["values"]
+
+
+def test_newest_golden_frame_has_every_field_there_is() -> None:
+    said = json.loads((GOLDEN / f"{GOLDEN_CHAINS[-1]}.json").read_text())
+    assert list(said["header"]) == list(ChainHeader.__struct_fields__)
+    assert list(said["header"]["aggregates"]) == list(models.ChainAggregates.__struct_fields__)
+    assert list(said["header"]["smile"]) == list(models.Smile.__struct_fields__)
+    assert list(said["columns"]) == [spec.name for spec in LEG_COLUMNS]
+
+
+def test_fields_that_came_after_a_golden_frame_are_absent_in_it() -> None:
+    header = frames.decode_frame((GOLDEN / f"{GOLDEN_CHAINS[0]}.bin").read_bytes()).header
+    assert header.smile is None
+    assert header.aggregates.skew_25_delta is None
+    assert header.aggregates.gamma_exposure is None
+    assert header.aggregates.expected_move is None
 
 
 def test_golden_expiries_decode_to_the_values_they_were_written_with() -> None:
@@ -152,8 +171,15 @@ def test_golden_request_context_decodes_to_the_values_it_was_written_with() -> N
 
 def kept(value: ChainHeader | models.Expiries | RequestContext, said: dict[str, Any]) -> Any:
     """The value as JSON, less the fields that did not exist when `said` was written."""
-    as_json = json.loads(msgspec.json.encode(value))
-    return {name: item for name, item in as_json.items() if name in said}
+    return _less_new_fields(json.loads(msgspec.json.encode(value)), said)
+
+
+def _less_new_fields(value: Any, said: Any) -> Any:
+    if not isinstance(value, dict) or not isinstance(said, dict):
+        return value
+    return {
+        name: _less_new_fields(item, said[name]) for name, item in value.items() if name in said
+    }
 
 
 def absent_as_none(value: float) -> float | None:
