@@ -19,7 +19,7 @@ from pipeline.kernels.compiling import (
     integers,
     kernel,
 )
-from pipeline.kernels.implied import OK
+from pipeline.kernels.statuses import OK
 
 NULL_INTEGER = -(2**63)  # as in pipeline.models: absent in an integer column
 

@@ -12,7 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 # Contracted multiply-adds, reciprocals and unsigned zeros; NaN and infinity keep their meaning,
 # because a status depends on them.
-kernel = njit(cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
+_ARITHMETIC = {"contract", "arcp", "nsz"}
+kernel = njit(cache=True, error_model="numpy", fastmath=_ARITHMETIC)
+# A part of a kernel that must not be called: a call passes more than such a part computes, and
+# stands in the way of running several legs at once.
+inlined = njit(forceinline=True, error_model="numpy", fastmath=_ARITHMETIC)
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]

@@ -12,15 +12,21 @@ With P = min(F, K)·n(z), z = |ln(F/K)|/s - s/2 and s = iv·√T (so that P = F�
     rho    -T·V/100                             for one percentage point, forward fixed
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.kernels.black import log_distance
-from pipeline.kernels.compiling import Booleans, Floats, booleans, floats, kernel
-from pipeline.kernels.gaussian import density, mills
-from pipeline.kernels.implied import ILL_CONDITIONED, OK, solve_leg
+from pipeline.kernels import block
+from pipeline.kernels.block import SIZE
+from pipeline.kernels.compiling import Booleans, Floats, Integers, booleans, floats, kernel
+from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI
+from pipeline.kernels.implied import (
+    exponentials,
+    mills_ratios,
+    solve_near,
+    solve_rest,
+    solve_wide,
+)
+from pipeline.kernels.statuses import ILL_CONDITIONED
 
 TICK = 0.05  # rupees; the step of option prices on NSE and BSE
 # A volatility that half a tick would move by more than this share of itself is ill-conditioned.
@@ -29,7 +35,25 @@ _DAYS = 365.0
 
 _COMPAT_RATE = 0.10
 _COMPAT_DIGITS = 5
-_COMPAT_UNTRADED_D1 = math.sqrt(1000.0)  # where the provider's solver stops on a price of zero
+_COMPAT_UNTRADED_D1 = np.sqrt(1000.0)  # where the provider's solver stops on a price of zero
+
+# The lines that hold the results once a block is finished.
+_IV = block.FIRST
+_DELTA = block.SECOND
+_GAMMA = block.THIRD
+_THETA = block.X
+_VEGA = block.Y
+_RHO = block.BY_SHARE
+_STATUS = block.IS_UPPER
+_ILL = np.float64(ILL_CONDITIONED)
+
+_FITS = 0
+_LENGTHS_DIFFER = 1
+_TERMS_DIFFER = 2
+_MISFITS = {
+    _LENGTHS_DIFFER: "strikes, is_call, prices and the outputs differ in length",
+    _TERMS_DIFFER: "forward, discount and years want one element, or one for each leg",
+}
 
 
 def solve(
@@ -57,30 +81,44 @@ def solve(
     the values are given all the same. `out_status` is int8 or uint8. Never raises on data;
     ValueError where lengths differ.
     """
-    forward, discount, years = floats(forward), floats(discount), floats(years)
-    strikes, is_call, prices = floats(strikes), booleans(is_call), floats(prices)
-    outs = (out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho)
-    n = strikes.size
-    if any(array.size != n for array in (is_call, prices, out_status, *outs)):
-        raise ValueError("strikes, is_call, prices and the outputs differ in length")
-    if any(array.size not in (1, n) for array in (forward, discount, years)):
-        raise ValueError("forward, discount and years want one element, or one for each leg")
-    _solve_legs(
-        forward,
-        discount,
-        years,
-        strikes,
-        is_call,
-        prices,
+    found = _solve_legs(
+        *(floats(forward), floats(discount), floats(years)),
+        floats(strikes),
+        booleans(is_call),
+        floats(prices),
         tick,
-        out_iv,
-        out_delta,
-        out_gamma,
-        out_theta,
-        out_vega,
-        out_rho,
+        True,
+        *(out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho),
         out_status.view(np.int8),
     )
+    if found != _FITS:
+        raise ValueError(_MISFITS[found])
+
+
+def volatilities(
+    forward: ArrayLike,
+    discount: ArrayLike,
+    years: ArrayLike,
+    strikes: ArrayLike,
+    is_call: ArrayLike,
+    prices: ArrayLike,
+    out_iv: Floats,
+    out_status: NDArray[np.int8],
+    tick: float = TICK,
+) -> None:
+    """As `solve`, without the Greeks."""
+    found = _solve_legs(
+        *(floats(forward), floats(discount), floats(years)),
+        floats(strikes),
+        booleans(is_call),
+        floats(prices),
+        tick,
+        False,
+        *(out_iv, out_iv, out_iv, out_iv, out_iv, out_iv),
+        out_status.view(np.int8),
+    )
+    if found != _FITS:
+        raise ValueError(_MISFITS[found])
 
 
 def compat(
@@ -141,24 +179,6 @@ def _printed(values: Floats) -> Floats:
 
 
 @kernel
-def upper_tail_pair(
-    forward: float, strike: float, x: float, s: float, peak: float
-) -> tuple[float, float]:
-    """(N(d1), N(-d1)), the smaller of the two without cancellation; `peak` is n(z)."""
-    y = x / s
-    h = 0.5 * s
-    if forward >= strike:  # d1 = y + h, and n(d1) = n(z)·K/F
-        small = peak * (strike / forward) * mills(y + h)
-        return 1.0 - small, small
-    z = y - h  # d1 = -z
-    if z >= 0.0:
-        small = peak * mills(z)
-        return small, 1.0 - small
-    small = peak * mills(-z)
-    return 1.0 - small, small
-
-
-@kernel
 def _solve_legs(
     forward: Floats,
     discount: Floats,
@@ -167,6 +187,74 @@ def _solve_legs(
     is_call: Booleans,
     prices: Floats,
     tick: float,
+    has_greeks: bool,
+    out_iv: Floats,
+    out_delta: Floats,
+    out_gamma: Floats,
+    out_theta: Floats,
+    out_vega: Floats,
+    out_rho: Floats,
+    out_status: NDArray[np.int8],
+) -> int:
+    """What is wrong with the lengths, or FITS; the block's legs first, the far ones behind."""
+    n = strikes.size
+    if not (n == is_call.size == prices.size == out_status.size == out_iv.size):
+        return _LENGTHS_DIFFER
+    if has_greeks and not (
+        n == out_delta.size == out_gamma.size == out_theta.size == out_vega.size == out_rho.size
+    ):
+        return _LENGTHS_DIFFER
+    for size in (forward.size, discount.size, years.size):
+        if size not in (1, n):
+            return _TERMS_DIFFER
+    scratch = np.empty(block.LINES * SIZE)
+    far = np.empty(block.LINES * SIZE)
+    places = np.empty(SIZE, np.int64)
+    waiting = 0
+    block.fill(scratch, forward[0], discount[0], years[0])
+    block.fill(far, 1.0, 1.0, 1.0)
+    block.derive_terms(scratch)
+    for start in range(0, n, SIZE):
+        count = min(SIZE, n - start)
+        block.load_legs(scratch, strikes, is_call, prices, start, count)
+        if block.load_terms(scratch, forward, discount, years, start, count):
+            block.derive_terms(scratch)
+        solve_near(scratch)
+        _finish(scratch, tick)
+        block.store_line(scratch, _IV, out_iv, start, count)
+        block.store_status(scratch, _STATUS, out_status, start, count)
+        if has_greeks:
+            block.store_line(scratch, _DELTA, out_delta, start, count)
+            block.store_line(scratch, _GAMMA, out_gamma, start, count)
+            block.store_line(scratch, _THETA, out_theta, start, count)
+            block.store_line(scratch, _VEGA, out_vega, start, count)
+            block.store_line(scratch, _RHO, out_rho, start, count)
+        for i in range(count):
+            if scratch[block.IS_OPEN + i] != 0.0 and scratch[block.STATUS + i] == 0.0:
+                block.move_leg(scratch, i, far, waiting)
+                places[waiting] = start + i
+                waiting += 1
+            if waiting == SIZE or (waiting > 0 and start + i == n - 1):
+                _solve_far(
+                    far,
+                    places,
+                    waiting,
+                    tick,
+                    has_greeks,
+                    *(out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho),
+                    out_status,
+                )
+                waiting = 0
+    return _FITS
+
+
+@kernel
+def _solve_far(
+    far: Floats,
+    places: Integers,
+    count: int,
+    tick: float,
+    has_greeks: bool,
     out_iv: Floats,
     out_delta: Floats,
     out_gamma: Floats,
@@ -175,30 +263,55 @@ def _solve_legs(
     out_rho: Floats,
     out_status: NDArray[np.int8],
 ) -> None:
-    forward_step = 1 if forward.size > 1 else 0
-    discount_step = 1 if discount.size > 1 else 0
-    years_step = 1 if years.size > 1 else 0
-    for i in range(strikes.size):
-        f = forward[i * forward_step]
-        d = discount[i * discount_step]
-        t = years[i * years_step]
-        k = strikes[i]
-        s, status = solve_leg(f, d, t, k, is_call[i], prices[i])
-        if status != OK:
-            out_status[i] = status
-            out_iv[i] = out_delta[i] = out_gamma[i] = np.nan
-            out_theta[i] = out_vega[i] = out_rho[i] = np.nan
-            continue
-        x = log_distance(f, k)
-        root = math.sqrt(t)
-        peak = density(x / s - 0.5 * s)
-        weight = d * min(f, k) * peak
-        above, below = upper_tail_pair(f, k, x, s, peak)
-        out_iv[i] = s / root
-        out_delta[i] = d * above if is_call[i] else -d * below
-        out_gamma[i] = weight / (f * f * s)
-        out_theta[i] = (-math.log(d) * prices[i] - 0.5 * weight * s) / (t * _DAYS)
-        out_vega[i] = 0.01 * weight * root
-        out_rho[i] = -0.01 * t * prices[i]
-        is_ill = 0.5 * tick > MOST_TICK_EFFECT * s * weight
-        out_status[i] = ILL_CONDITIONED if is_ill else OK
+    """Legs that one step did not solve, put back where they came from."""
+    solve_wide(far)
+    solve_rest(far, count)
+    _finish(far, tick)
+    for i in range(count):
+        place = places[i]
+        out_iv[place] = far[_IV + i]
+        out_status[place] = np.int8(far[_STATUS + i])
+        if has_greeks:
+            out_delta[place] = far[_DELTA + i]
+            out_gamma[place] = far[_GAMMA + i]
+            out_theta[place] = far[_THETA + i]
+            out_vega[place] = far[_VEGA + i]
+            out_rho[place] = far[_RHO + i]
+
+
+@kernel
+def _finish(scratch: Floats, tick: float) -> None:
+    """Volatility, Greeks and status of a block whose S and BY_S are there."""
+    for i in range(SIZE):
+        s = scratch[block.S + i]
+        y = scratch[block.X + i] * scratch[block.BY_S + i]
+        z = y - 0.5 * s
+        d1 = (y + 0.5 * s) if scratch[block.FORWARD + i] >= scratch[block.STRIKE + i] else -z
+        scratch[block.FIRST + i] = -0.5 * z * z
+        scratch[block.Y + i] = abs(d1)
+        scratch[block.THIRD + i] = d1 * scratch[block.SIDE + i]
+    exponentials(scratch, block.FIRST)
+    mills_ratios(scratch, block.Y, block.SECOND)
+    for i in range(SIZE):
+        s = scratch[block.S + i]
+        forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
+        discount, price = scratch[block.DISCOUNT + i], scratch[block.PRICE + i]
+        years, side = scratch[block.YEARS + i], scratch[block.SIDE + i]
+        by_forward, by_root = scratch[block.BY_FORWARD + i], scratch[block.BY_ROOT_YEARS + i]
+        peak = min(forward, strike) * INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
+        weight = discount * peak
+        # N(-|d1|), the smaller of the two tails, is F·n(d1)·R(|d1|)/F.
+        tail = peak * by_forward * scratch[block.SECOND + i]
+        chance = tail if scratch[block.THIRD + i] < 0.0 else 1.0 - tail
+        weight_s = weight * s
+        status = scratch[block.STATUS + i]
+        is_ill = (status == 0.0) & (0.5 * tick > MOST_TICK_EFFECT * weight_s)
+        nothing = 0.0 if status == 0.0 else np.nan
+        scratch[_STATUS + i] = _ILL if is_ill else status
+        scratch[_IV + i] = s * by_root + nothing
+        scratch[_DELTA + i] = side * discount * chance + nothing
+        scratch[_GAMMA + i] = weight * by_forward * by_forward * scratch[block.BY_S + i] + nothing
+        scratch[_VEGA + i] = 0.01 * weight * scratch[block.ROOT_YEARS + i] + nothing
+        decay = -(scratch[block.LOG_DISCOUNT + i] * price + 0.5 * weight_s)
+        scratch[_THETA + i] = decay * (by_root * by_root * (1.0 / _DAYS)) + nothing
+        scratch[_RHO + i] = -0.01 * years * price + nothing

@@ -1,169 +1,335 @@
-"""Implied volatility of one leg: bounds, a seed, and a bracketed fourth-order iteration.
+"""Implied volatility of a block of legs: bounds, a seed, and one or three steps of fourth order.
 
-Solves ln(price share) for s = iv·√years: for the time value where it is the smaller part of its
-maximum, for what is missing to the maximum where that is smaller, so that neither end of the
-price range loses accuracy. Never raises on data; every leg ends with a status.
+With x = |ln(F/K)|, s = iv·√years, y = x/s, h = s/2 and z = y - h, the undiscounted time value is
+min(F, K)·n(z)·[R(y-h) - R(y+h)], R being the Mills ratio. The seed turns the Bachelier model
+around, which has a formula of one variable, and corrects it for the lognormal model by a series
+in s² and x²; it is right to 1e-5 near the money. One step on the logarithm of the price then
+reaches the last digit. Far from the money or at high volatility the same step is taken three
+times, with R where it is safe to subtract. What is still open goes to `bracketed`. Never raises
+on data; every leg ends with a status.
 """
 
 import math
 
 import numpy as np
 
-from pipeline.kernels.black import log_distance
-from pipeline.kernels.compiling import kernel
-from pipeline.kernels.gaussian import ROOT_TWO_PI, mills, mills_difference
+from pipeline.kernels import block, bracketed
+from pipeline.kernels.block import SIZE
+from pipeline.kernels.bracketed import EPSILON, LEAST, MOST
+from pipeline.kernels.compiling import Floats, inlined, kernel
+from pipeline.kernels.elementary import (
+    exponential,
+    log_near_one,
+    log_of_near,
+    log_of_ratio,
+    rough_log_above_one,
+)
+from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI, mills_quotient
+from pipeline.kernels.statuses import (
+    ABOVE_MAXIMUM,
+    AT_INTRINSIC,
+    BELOW_INTRINSIC,
+    EXPIRED,
+    INVALID,
+    OK,
+)
 
-# The values of pipeline.models.IvStatus; kernels import no models, a test compares the two.
-OK = 0
-ILL_CONDITIONED = 1
-BELOW_INTRINSIC = 2
-AT_INTRINSIC = 3
-ABOVE_MAXIMUM = 4
-EXPIRED = 5
-INVALID = 6
-NOT_CONVERGED = 7
-NO_PRICE = 8
-CROSSED = 9
+# The fast path: strikes within this ratio of the forward, s up to this, and no smaller a share of
+# min(F, K). There the eight terms of the series below are exact to rounding.
+NEAR_RATIO = 2.125
+NEAR_S = 0.42
+LEAST_SHARE = 1e-100
+# A step this small leaves an error of its fourth power, and its logarithm is that of a few terms.
+_NEAR_STEP = 1e-4
+_NEAR_MISS = 0.01
+_WIDE_STEP = 1e-4
+_WIDE_STEPS = 3
+_LEAST_QUOTIENT = 1e-300  # what rounding left negative is far from done
+_MILLS_END = 46.0  # as far as the quotient is known
 
-_EPSILON = 2.220446049250313e-16
-# Forward, strike and discount outside this range are no market's; inside it nothing overflows.
-_LEAST = 1e-100
-_MOST = 1e100
-# Inverse of the Bachelier price: with t = ln(1 + x/share) and v = √(t+1), y = t/v·top(v)/bottom(v)
-# to 2.8e-5 for y up to 46. tests/support/fit_constants.py derives it.
+_STAND_IN_SHARE = 0.01  # solved where there is nothing to solve, so that no lane is slow
+_LEAST_DISTANCE = 1e-150  # at the money, in the forward: keeps 0/0 out of the seed
+# Inverse of the Bachelier price: with t = ln(1 + |F-K|/time value) and v = √(t+2), the distance
+# is |F-K|/(σ√T) = t/(v·top(v)/bottom(v)), to 8e-6 for distances up to 40.
 _SEED_TOP = (
-    0.030492896142238594,
-    0.26849606492561645,
-    0.12623077331906443,
-    -0.09312776042261234,
-    0.05752502880756819,
+    4.414522554413988,
+    -2.497140699354252,
+    2.2878357639909805,
+    -0.9720289188609524,
+    0.27164922932866215,
+    0.010019736415460782,
 )
 _SEED_BOTTOM = (
     1.0,
-    -0.23211882371141976,
-    0.22953426868673465,
-    -0.06139086413622219,
-    0.040627544677910236,
+    -1.352718528087181,
+    2.873364216552024,
+    -1.5135613297415942,
+    0.38522046598471843,
+    0.014155003197399438,
 )
-_TINY_SHARE = 1e-280  # below it the share is scaled up, to stay clear of subnormal numbers
-_LIFT = 2.0**900
-_LOG_LIFT = 623.8324625039508
-_TINY_VOLATILITY = 1e-300  # only at the money; it cannot be told from none
-_UPPER_SPAN = 45.0  # no price that differs from its maximum needs h - y beyond this
-_CLOSE = 1e-4  # a step this small leaves an error of its fourth power
-_MOST_STEPS = 200  # bisection alone would need fewer; five are the rule
 
 
-@kernel
-def solve_leg(
-    forward: float, discount: float, years: float, strike: float, is_call: bool, price: float
-) -> tuple[float, int]:
-    """(s = iv·√years, status) of a leg; s is NaN unless the status is OK.
-
-    A price within one rounding of its discounted intrinsic value is AT_INTRINSIC; one at, above or
-    within one rounding of what volatility can reach is ABOVE_MAXIMUM.
-    """
-    if years <= 0.0:
-        return np.nan, EXPIRED
-    if not (
-        _LEAST <= forward <= _MOST
-        and _LEAST <= strike <= _MOST
-        and _LEAST <= discount <= _MOST
-        and years <= _MOST
-        and 0.0 <= price < np.inf
-    ):
-        return np.nan, INVALID
-    intrinsic = max(forward - strike if is_call else strike - forward, 0.0)
-    excess = price - discount * intrinsic
-    if excess <= _EPSILON * price:
-        return np.nan, BELOW_INTRINSIC if excess < -_EPSILON * price else AT_INTRINSIC
-    ceiling = discount * (forward if is_call else strike)
-    room = ceiling - price
-    if room <= _EPSILON * ceiling:
-        return np.nan, ABOVE_MAXIMUM
-    x = log_distance(forward, strike)
-    unit = discount * min(forward, strike)
-    if room < excess:
-        return _solve_upper(x, room / unit)
-    return _solve_lower(x, excess, unit)
-
-
-@kernel
-def _solve_lower(x: float, excess: float, unit: float) -> tuple[float, int]:
-    share = excess / unit
-    lift = 0.0
-    if share < _TINY_SHARE and x > 0.0:
-        share = excess * _LIFT / unit
-        lift = _LOG_LIFT
-    most = 0.7 + math.sqrt(0.5 + 2.0 * x)  # where the share is above one half
-    seed = min(_seed_lower(x, excess / unit, math.log(share) - lift), most)
-    if seed < _TINY_VOLATILITY:
-        return np.nan, AT_INTRINSIC
-    return _iterate(x, share, lift, False, seed, 0.0, most)
-
-
-@kernel
-def _solve_upper(x: float, share: float) -> tuple[float, int]:
-    # N(-z) is near exp(-z²/2 - 0.8z)/2; from z = h - y follows s.
-    z = math.sqrt(0.64 - 2.0 * math.log(share)) - 0.8
-    seed = z + math.sqrt(z * z + 2.0 * x)
-    most = _UPPER_SPAN + math.sqrt(_UPPER_SPAN * _UPPER_SPAN + 2.0 * x)
-    return _iterate(x, share, 0.0, True, seed, math.sqrt(2.0 * x), most)
-
-
-@kernel
-def _seed_lower(x: float, share: float, log_share: float) -> float:
-    scaled = share * math.exp(-0.5 * x)
-    if x == 0.0 or x < 1e10 * scaled:
-        ratio = x / scaled if x > 0.0 else 0.0
-        t = math.log1p(ratio)
-        base = scaled if ratio < 1e-8 else x / t
-    else:
-        t = math.log(x) + 0.5 * x - log_share
-        base = x / t
-    v = math.sqrt(t + 1.0)
-    top = _SEED_TOP[4]
-    bottom = _SEED_BOTTOM[4]
-    for power in range(3, -1, -1):
-        top = top * v + _SEED_TOP[power]
-        bottom = bottom * v + _SEED_BOTTOM[power]
-    return base * v * bottom / top
-
-
-@kernel
-def _iterate(
-    x: float, share: float, lift: float, is_upper: bool, seed: float, least: float, most: float
-) -> tuple[float, int]:
-    """Householder's fourth-order step on the logarithm of the share, kept inside a bracket."""
-    s = seed
-    scale = share * ROOT_TWO_PI
-    for _ in range(_MOST_STEPS):
-        y = x / s
-        h = 0.5 * s
-        z = y - h
-        # The share is n(z)·amplitude; the share missing to the maximum enters with a minus sign.
-        amplitude = -(mills(-z) + mills(y + h)) if is_upper else mills_difference(y, h)
-        miss = math.log(abs(amplitude) / scale) + lift - 0.5 * z * z
-        is_low = (miss > 0.0) if is_upper else (miss < 0.0)
-        if is_low:
-            least = s
-        else:
-            most = s
-        # Newton's step and the ratios of the higher derivatives to the first, in units of s.
-        newton = -miss * amplitude / s
-        slope = s / amplitude
-        second = y * y - h * h - slope
-        third = second * second - (3.0 * y * y + h * h) - second * slope
-        step = (
-            newton
-            * (1.0 + 0.5 * second * newton)
-            / (1.0 + newton * (second + third * newton / 6.0))
+@inlined
+def prepare(scratch: Floats) -> None:
+    """Status, what is to be reached, and the ratio that the seed starts from."""
+    for i in range(SIZE):
+        forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
+        discount, years = scratch[block.DISCOUNT + i], scratch[block.YEARS + i]
+        price, side = scratch[block.PRICE + i], scratch[block.SIDE + i]
+        excess = price - discount * max((forward - strike) * side, 0.0)
+        ceiling = discount * (forward if side > 0.0 else strike)
+        room = ceiling - price
+        low, high = min(forward, strike), max(forward, strike)
+        status = np.float64(OK)
+        status = np.float64(ABOVE_MAXIMUM) if room <= EPSILON * ceiling else status
+        status = np.float64(AT_INTRINSIC) if excess <= EPSILON * price else status
+        status = np.float64(BELOW_INTRINSIC) if excess < -EPSILON * price else status
+        is_sane = (
+            ((forward >= LEAST) & (forward <= MOST))
+            & ((strike >= LEAST) & (strike <= MOST))
+            & ((discount >= LEAST) & (discount <= MOST))
+            & ((price >= 0.0) & (price < np.inf) & (years <= MOST))
         )
-        if abs(step) <= _CLOSE:
-            return s + s * step, OK
-        s += s * step
-        if not least < s < most:
-            s = 0.5 * (least + most)
-            if most - least <= 4.0 * _EPSILON * s:
-                return s, OK
-    return np.nan, NOT_CONVERGED
+        status = status if is_sane else np.float64(INVALID)
+        status = np.float64(EXPIRED) if years <= 0.0 else status
+        scratch[block.STATUS + i] = status
+        unit = discount * low
+        is_upper = room < excess
+        wanted = room if is_upper else excess
+        is_usable = (status == 0.0) & (wanted > LEAST_SHARE * unit)
+        by_wanted = 1.0 / (wanted if is_usable else _STAND_IN_SHARE * unit)
+        distance = max(high - low, high * _LEAST_DISTANCE)
+        by_share = unit * by_wanted
+        scratch[block.BY_SHARE + i] = by_share
+        # For a price near its maximum the seed wants the logarithm of the share itself.
+        scratch[block.FIRST + i] = by_share - 1.0 if is_upper else distance * discount * by_wanted
+        scratch[block.IS_UPPER + i] = 1.0 if is_upper else 0.0
+        scratch[block.IS_USABLE + i] = 1.0 if is_usable else 0.0
+        is_near = is_usable & (high <= NEAR_RATIO * low) & (room >= excess)
+        scratch[block.IS_OPEN + i] = 0.0 if is_near else 1.0
+        scratch[block.SECOND + i] = high
+        scratch[block.THIRD + i] = low
+
+
+@inlined
+def seed(scratch: Floats) -> None:
+    """S from X and the ratio in FIRST."""
+    for i in range(SIZE):
+        scratch[block.SECOND + i] = rough_log_above_one(scratch[block.FIRST + i])
+    for i in range(SIZE):
+        t = scratch[block.SECOND + i]
+        v = math.sqrt(t + 2.0)
+        top = (_SEED_TOP[5] * v + _SEED_TOP[4]) * v + _SEED_TOP[3]
+        top = ((top * v + _SEED_TOP[2]) * v + _SEED_TOP[1]) * v + _SEED_TOP[0]
+        bottom = (_SEED_BOTTOM[5] * v + _SEED_BOTTOM[4]) * v + _SEED_BOTTOM[3]
+        bottom = ((bottom * v + _SEED_BOTTOM[2]) * v + _SEED_BOTTOM[1]) * v + _SEED_BOTTOM[0]
+        scratch[block.FIRST + i] = v * top
+        scratch[block.THIRD + i] = t * bottom
+    for i in range(SIZE):
+        x = max(scratch[block.X + i], _LEAST_DISTANCE)
+        s = x * scratch[block.FIRST + i] / scratch[block.THIRD + i]
+        q = s * s
+        # The first coefficient is ln(sinh(x/2)/(x/2))/x².
+        first = 1.0 / 24.0 + x * x * (-1.0 / 2880.0 + x * x * (1.0 / 181440.0))
+        scratch[block.S + i] = s * (1.0 + q * (first + q * (7.0 / 1920.0 + q * (127.0 / 322560.0))))
+
+
+@inlined
+def exponentials(scratch: Floats, line: int) -> None:
+    """e to each value of a line, in its place."""
+    for i in range(SIZE):
+        scratch[line + i] = exponential(scratch[line + i])
+
+
+@inlined
+def mills_ratios(scratch: Floats, line: int, target: int) -> None:
+    """R of each value of a line, none of them negative."""
+    for i in range(SIZE):
+        scratch[target + i] = mills_quotient(scratch[line + i])
+
+
+@kernel
+def solve_near(scratch: Floats) -> None:
+    """S, BY_S and STATUS of the block; IS_OPEN where only `solve_wide` can tell."""
+    prepare(scratch)
+    for i in range(SIZE):
+        scratch[block.X + i] = log_of_near(scratch[block.SECOND + i], scratch[block.THIRD + i])
+    seed(scratch)
+    for i in range(SIZE):
+        s = scratch[block.S + i]
+        by_s = 1.0 / s
+        y = scratch[block.X + i] * by_s
+        z = y - 0.5 * s
+        scratch[block.BY_S + i] = by_s
+        scratch[block.Y + i] = y
+        scratch[block.FIRST + i] = -0.5 * z * z
+    exponentials(scratch, block.FIRST)
+    mills_ratios(scratch, block.Y, block.SECOND)
+    _difference_by_moments(scratch)
+    _step_near(scratch)
+
+
+@inlined
+def _difference_by_moments(scratch: Floats) -> None:
+    """R(y-h) - R(y+h) into THIRD, from R(y) in SECOND, without the cancellation of small h.
+
+    The series is 2·Σ h^n·M[n]/n! over odd n, M[n] = ∫ t^n exp(-yt - t²/2) dt, with M[1] = 1 - yR,
+    M[3] = (y²+3)·M[1] - 1 and M[n+2] = (y²+2n+1)·M[n] - n(n-1)·M[n-2].
+    """
+    for i in range(SIZE):
+        h = 0.5 * scratch[block.S + i]
+        half_x = 0.5 * scratch[block.X + i]
+        hh = h * h
+        h4 = hh * hh
+        rise = 4.0 * hh
+        factor = half_x * half_x + 3.0 * hh
+        m1 = h * (1.0 - scratch[block.Y + i] * scratch[block.SECOND + i])
+        m3 = factor * m1 - hh * h
+        total = m1 + m3 * (1.0 / 6.0)
+        factor += rise
+        m5 = factor * m3 - h4 * 6.0 * m1
+        total += m5 * (1.0 / 120.0)
+        factor += rise
+        m7 = factor * m5 - h4 * 20.0 * m3
+        total += m7 * (1.0 / 5040.0)
+        factor += rise
+        m9 = factor * m7 - h4 * 42.0 * m5
+        total += m9 * (1.0 / 362880.0)
+        factor += rise
+        m11 = factor * m9 - h4 * 72.0 * m7
+        total += m11 * (1.0 / 39916800.0)
+        factor += rise
+        m13 = factor * m11 - h4 * 110.0 * m9
+        total += m13 * (1.0 / 6227020800.0)
+        factor += rise
+        m15 = factor * m13 - h4 * 156.0 * m11
+        total += m15 * (1.0 / 1307674368000.0)
+        scratch[block.THIRD + i] = 2.0 * total
+
+
+@inlined
+def _step_near(scratch: Floats) -> None:
+    for i in range(SIZE):
+        s, by_s, y = scratch[block.S + i], scratch[block.BY_S + i], scratch[block.Y + i]
+        amplitude = scratch[block.THIRD + i]
+        share = INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i] * amplitude
+        e = share * scratch[block.BY_SHARE + i] - 1.0
+        # ln(1 + e) by its series.
+        miss = e * (1.0 + e * (-0.5 + e * (1.0 / 3.0 + e * (-0.25 + e * (0.2 - e * (1.0 / 6.0))))))
+        step = householder(miss, amplitude * by_s, y, 0.5 * s)
+        is_done = (
+            (scratch[block.IS_OPEN + i] == 0.0)
+            & (s <= NEAR_S)
+            & (abs(e) <= _NEAR_MISS)
+            & (abs(step) <= _NEAR_STEP)
+        )
+        scratch[block.S + i] = s + s * step
+        scratch[block.BY_S + i] = by_s * (1.0 - step * (1.0 - step * (1.0 - step)))
+        scratch[block.IS_OPEN + i] = 0.0 if is_done else 1.0
+
+
+@inlined
+def householder(miss: float, slope: float, y: float, h: float) -> float:
+    """The relative change of s by Householder's step of fourth order on the logarithm of a share.
+
+    `miss` is that logarithm less the wanted one; `slope` is amplitude/s, negative where the share
+    is what is missing to the maximum.
+    """
+    yy, hh = y * y, h * h
+    newton = -miss * slope
+    bend = miss * (1.0 - slope * (yy - hh))
+    twist = bend * (bend + miss) - newton * newton * (3.0 * yy + hh)
+    return newton * (1.0 + 0.5 * bend) / (1.0 + bend + twist * (1.0 / 6.0))
+
+
+@kernel
+def solve_wide(scratch: Floats) -> None:
+    """S, BY_S and STATUS of a block anywhere; IS_OPEN where only `bracketed` can tell."""
+    prepare(scratch)
+    for i in range(SIZE):
+        scratch[block.X + i] = log_of_ratio(scratch[block.SECOND + i], scratch[block.THIRD + i])
+    seed(scratch)
+    _seed_wide(scratch)
+    for _ in range(_WIDE_STEPS):
+        _evaluate_wide(scratch)
+        _step_wide(scratch)
+
+
+@inlined
+def _seed_wide(scratch: Floats) -> None:
+    """Bounds the seed, and makes another where what is missing to the maximum is wanted."""
+    for i in range(SIZE):
+        x = scratch[block.X + i]
+        most = 0.7 + math.sqrt(0.5 + 2.0 * x)  # the share is above one half there
+        # N(-z) is near exp(-z²/2 - 0.8z)/2; from z = h - y follows s. SECOND is -ln(share) there.
+        z = math.sqrt(0.64 + 2.0 * scratch[block.SECOND + i]) - 0.8
+        upper = z + math.sqrt(z * z + 2.0 * x)
+        is_upper = scratch[block.IS_UPPER + i] != 0.0
+        scratch[block.S + i] = upper if is_upper else min(scratch[block.S + i], most)
+
+
+@inlined
+def _evaluate_wide(scratch: Floats) -> None:
+    for i in range(SIZE):
+        s = scratch[block.S + i]
+        by_s = 1.0 / s
+        y = scratch[block.X + i] * by_s
+        z = y - 0.5 * s
+        scratch[block.BY_S + i] = by_s
+        scratch[block.Y + i] = y
+        scratch[block.FIRST + i] = -0.5 * z * z
+        scratch[block.SECOND + i] = abs(z)
+        scratch[block.THIRD + i] = y + 0.5 * s
+    exponentials(scratch, block.FIRST)
+    mills_ratios(scratch, block.SECOND, block.SECOND)
+    mills_ratios(scratch, block.THIRD, block.THIRD)
+
+
+@inlined
+def _step_wide(scratch: Floats) -> None:
+    for i in range(SIZE):
+        s, y = scratch[block.S + i], scratch[block.Y + i]
+        h = 0.5 * s
+        density = INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
+        near, far = scratch[block.SECOND + i], scratch[block.THIRD + i]
+        is_upper = scratch[block.IS_UPPER + i] != 0.0
+        is_beyond = y < h  # z below zero: N(-z) is nearer to 1 than to 0
+        both = density * (near + far)
+        share = (1.0 - both) if is_beyond else density * (near - far)
+        share = both if is_upper else share
+        amplitude = -(near + far) if is_upper else share / density
+        scratch[block.FIRST + i] = max(share * scratch[block.BY_SHARE + i], _LEAST_QUOTIENT)
+        scratch[block.SECOND + i] = amplitude * scratch[block.BY_S + i]
+    for i in range(SIZE):
+        scratch[block.FIRST + i] = log_near_one(scratch[block.FIRST + i])
+    for i in range(SIZE):
+        s, y = scratch[block.S + i], scratch[block.Y + i]
+        step = householder(scratch[block.FIRST + i], scratch[block.SECOND + i], y, 0.5 * s)
+        is_done = (
+            (scratch[block.IS_USABLE + i] != 0.0)
+            & (abs(step) <= _WIDE_STEP)
+            & (y + 0.5 * s <= _MILLS_END)
+        )
+        step = min(max(step, -0.5), 1.0)
+        scratch[block.S + i] = s + s * step
+        scratch[block.IS_OPEN + i] = 0.0 if is_done else 1.0
+    for i in range(SIZE):
+        scratch[block.BY_S + i] = 1.0 / scratch[block.S + i]
+
+
+@kernel
+def solve_rest(scratch: Floats, count: int) -> None:
+    """S, BY_S and STATUS of the first legs that the block left open, one after the other."""
+    for i in range(count):
+        if scratch[block.IS_OPEN + i] != 0.0 and scratch[block.STATUS + i] == 0.0:
+            s, status = bracketed.solve_leg(
+                scratch[block.FORWARD + i],
+                scratch[block.DISCOUNT + i],
+                scratch[block.YEARS + i],
+                scratch[block.STRIKE + i],
+                scratch[block.SIDE + i] > 0.0,
+                scratch[block.PRICE + i],
+            )
+            scratch[block.STATUS + i] = status
+            scratch[block.S + i] = s
+            scratch[block.BY_S + i] = 1.0 / s

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.kernels.compiling import Booleans, Floats, floats, kernel
-from pipeline.kernels.implied import CROSSED, EXPIRED, ILL_CONDITIONED, INVALID, NO_PRICE
+from pipeline.kernels.statuses import CROSSED, EXPIRED, ILL_CONDITIONED, INVALID, NO_PRICE
 
 # As in pipeline.models: the kind, and whose price and Greeks they are.
 CALL = 1

@@ -1,237 +1,170 @@
-"""Implied volatility: as accurate as the price allows, everywhere, and a status for the rest."""
+"""Implied volatility of many legs at once: every region, every status, in any company."""
 
 import csv
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels import black, implied
-from pipeline.models import IvStatus
+from pipeline.kernels import black, greeks, statuses
 from tests.support import recordings, slow_greeks
+from tests.unit.kernels.test_bracketed import BOUND_CASES, FLOOR, LEG, Leg
 
-EPSILON = np.finfo(float).eps
-# Rounding of the price and of five operations on it: what any solver in doubles must concede.
-FLOOR = 4 * EPSILON
-
-
-class Leg(NamedTuple):
-    forward: float
-    discount: float
-    years: float
-    strike: float
-    is_call: bool
+Columns = dict[str, Any]
 
 
-def price_of(leg: Leg, iv: float) -> float:
-    out = np.empty(1)
-    black.price(*leg[:3], [leg.strike], [leg.is_call], [iv], out)
-    return float(out[0])
+def solve(legs: list[Leg], prices: Any) -> tuple[Any, Any]:
+    """(iv, status) of legs solved together."""
+    forward, discount, years, strikes, is_call = (
+        list(column) for column in zip(*legs, strict=True)
+    )
+    iv, status = np.full(len(legs), 123.0), np.full(len(legs), 99, np.int8)
+    greeks.volatilities(forward, discount, years, strikes, is_call, prices, iv, status)
+    return iv, status
 
 
-def solve(leg: Leg, price: float) -> tuple[float, int]:
-    s, status = implied.solve_leg(*leg, price)
-    return s / math.sqrt(leg.years) if leg.years > 0 else math.nan, status
-
-
-def test_status_numbers_are_those_of_the_models() -> None:
-    assert {status.name: status.value for status in IvStatus} == {
-        name: getattr(implied, name) for name in IvStatus.__members__
-    }
-
-
-def twin_cases() -> Iterator[Any]:
-    rng = np.random.default_rng(20260127)
-    for number in range(60):
-        forward = float(10 ** rng.uniform(0, 5))
-        years = float(10 ** rng.uniform(-5, 0.5))
-        iv = float(10 ** rng.uniform(-1.5, 1))
-        distance = rng.normal() * 3 * iv * math.sqrt(years)
-        leg = Leg(
-            forward,
-            math.exp(-0.065 * years),
-            years,
-            float(forward * math.exp(distance)),
-            bool(rng.random() < 0.5),
-        )
-        yield pytest.param(leg, iv, id=f"random-{number}")
-    for strike in (21_250.0, 24_950.0, 25_000.0, 25_300.0, 28_750.0):
-        for days in (0.25, 7, 90):
-            for iv in (0.08, 0.3, 1.5):
-                leg = Leg(25_000.0, 0.999, days / 365, strike, strike >= 25_000)
-                yield pytest.param(leg, iv, id=f"{strike:g}-{days:g}d-{iv:g}")
-
-
-@pytest.mark.parametrize(("leg", "iv"), list(twin_cases()))
-def test_volatility_agrees_with_the_slow_twin(leg: Leg, iv: float) -> None:
-    price = float(slow_greeks.black76(*leg, iv).price)
-    condition = float(slow_greeks.black76(*leg, iv).condition)
-    if condition * EPSILON > 1e-3 or price < 1e-300:
-        assert solve(leg, price)[1] in (implied.OK, implied.AT_INTRINSIC)
-        return
-    found, status = solve(leg, price)
-    truth = slow_greeks.implied(*leg, price, near=iv)
-    assert status == implied.OK
-    assert slow_greeks.relative(found, truth) < FLOOR * (1 + condition)
-    if condition < 1e4:
-        assert slow_greeks.relative(found, truth) < 1e-10
-
-
-def test_volatility_of_every_reference_price_is_at_the_rounding_floor() -> None:
+def test_every_reference_price_is_solved_to_the_rounding_floor() -> None:
     folder = recordings.shared_dir()
     if folder is None or not (folder / "data/greeks/reference.csv").exists():
         pytest.skip("no reference prices beside the checkout; the twin cases stand in")
-    compared = 0
     with (folder / "data/greeks/reference.csv").open() as lines:
-        for row in csv.DictReader(lines):
-            years = float(row["T_years"])
-            leg = Leg(
-                float(row["F_double"]),
-                math.exp(-float(row["r_cc"]) * years),
-                years,
-                float(row["K"]),
-                row["flag"] == "c",
-            )
-            found, status = solve(leg, float(row["b76_price"]))
-            truth = float(row["b76_iv_of_double_price"])
-            if math.isnan(truth):  # rounding left no time value in the price
-                assert status == implied.AT_INTRINSIC, row["id"]
-                continue
-            condition = float(row["b76_cond_price_over_sigma_vega"])
-            if status == implied.AT_INTRINSIC:  # a last digit of time value is no time value
-                assert condition * EPSILON > 0.01, row["id"]
-                continue
-            assert status == implied.OK, row["id"]
-            assert abs(found / truth - 1) <= FLOOR * (1 + condition), row["id"]
-            if condition < 1e4:
-                assert abs(found / truth - 1) <= 1e-10, row["id"]
-            compared += 1
-    assert compared > 2_500
-
-
-@pytest.mark.parametrize("exponent", [-20, -100, -200, -290, -300])
-def test_the_smallest_prices_still_tell_their_volatility(exponent: int) -> None:
-    leg = Leg(25_000.0, 0.998, 30 / 365, 27_500.0, True)
-    price = 10.0**exponent
-    found, status = solve(leg, price)
-    assert status == implied.OK
-    assert slow_greeks.relative(found, slow_greeks.implied(*leg, price, near=found)) < 1e-15
-
-
-@pytest.mark.parametrize("missing", [0.5, 0.1, 1e-3, 1e-6, 1e-9])
-def test_prices_near_the_maximum_still_tell_their_volatility(missing: float) -> None:
-    leg = Leg(100.0, 0.98, 0.5, 130.0, True)
-    price = 98.0 * (1 - missing)
-    found, status = solve(leg, price)
-    truth = slow_greeks.implied(*leg, price, near=found)
-    assert status == implied.OK
-    condition = float(slow_greeks.black76(*leg, truth).condition)
-    assert slow_greeks.relative(found, truth) < FLOOR * (1 + condition)
-
-
-LEG = Leg(25_000.0, 0.998, 7 / 365, 24_000.0, True)
-BOUND_CASES = [
-    ("expired", LEG._replace(years=0.0), 1_000.0, implied.EXPIRED),
-    ("long-expired", LEG._replace(years=-1.0), math.nan, implied.EXPIRED),
-    ("nan-price", LEG, math.nan, implied.INVALID),
-    ("negative-price", LEG, -0.05, implied.INVALID),
-    ("infinite-price", LEG, math.inf, implied.INVALID),
-    ("nan-years", LEG._replace(years=math.nan), 1_000.0, implied.INVALID),
-    ("infinite-years", LEG._replace(years=math.inf), 1_000.0, implied.INVALID),
-    ("nan-forward", LEG._replace(forward=math.nan), 1_000.0, implied.INVALID),
-    ("zero-forward", LEG._replace(forward=0.0), 1_000.0, implied.INVALID),
-    ("negative-strike", LEG._replace(strike=-1.0), 1_000.0, implied.INVALID),
-    ("infinite-strike", LEG._replace(strike=math.inf), 1_000.0, implied.INVALID),
-    ("nan-discount", LEG._replace(discount=math.nan), 1_000.0, implied.INVALID),
-    ("below-intrinsic", LEG, 997.9, implied.BELOW_INTRINSIC),
-    ("at-intrinsic", LEG, 998.0, implied.AT_INTRINSIC),
-    ("a-digit-below", LEG, math.nextafter(998.0, 0.0), implied.AT_INTRINSIC),
-    ("above-intrinsic", LEG, 998.0 + 1e-9, implied.OK),
-    ("at-the-money-next-to-nothing", LEG._replace(strike=25_000.0), 1e-290, implied.OK),
-    ("at-the-money-nothing", LEG._replace(strike=25_000.0), 1e-310, implied.AT_INTRINSIC),
-    ("worthless", LEG._replace(is_call=False), 0.0, implied.AT_INTRINSIC),
-    ("smallest", LEG._replace(is_call=False), 5e-324, implied.OK),
-    ("call-at-forward", LEG, 0.998 * 25_000.0, implied.ABOVE_MAXIMUM),
-    ("call-above-forward", LEG, 25_000.0, implied.ABOVE_MAXIMUM),
-    ("put-at-strike", LEG._replace(is_call=False), 0.998 * 24_000.0, implied.ABOVE_MAXIMUM),
-    ("put-below-strike", LEG._replace(is_call=False), 0.998 * 23_999.0, implied.OK),
-]
-
-
-@pytest.mark.parametrize(
-    ("leg", "price", "status"),
-    [case[1:] for case in BOUND_CASES],
-    ids=[case[0] for case in BOUND_CASES],
-)
-def test_status_at_each_bound(leg: Leg, price: float, status: int) -> None:
-    found = implied.solve_leg(*leg, price)
-    assert found[1] == status
-    assert math.isnan(found[0]) == (status != implied.OK)
-
-
-legs = st.builds(
-    lambda forward, distance, years, rate, is_call: Leg(
-        forward, math.exp(-rate * years), years, forward * math.exp(distance), is_call
-    ),
-    st.floats(1.0, 1e5),
-    st.floats(-3, 3) | st.floats(-0.01, 0.01),
-    st.floats(1e-6, 5),
-    st.floats(-0.05, 0.15),
-    st.booleans(),
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(leg=legs, iv=st.floats(0.01, 20))
-def test_volatility_of_a_price_gives_the_volatility_back(leg: Leg, iv: float) -> None:
-    found, status = solve(leg, price_of(leg, iv))
-    condition = float(slow_greeks.black76(*leg, iv).condition)
-    if not condition * EPSILON < 1e-3 or price_of(leg, iv) < 1e-290:
-        assert status != implied.NOT_CONVERGED
-        return
-    assert status == implied.OK
-    # Pricing rounds s once and more, worth ε/κ in price and so ε in volatility, and κε besides.
-    assert abs(found / iv - 1) < 3 * FLOOR * (1 + condition)
-
-
-@settings(max_examples=40, deadline=None)
-@given(leg=legs, place=st.floats(0, 1), rise=st.floats(1e-9, 1))
-def test_volatility_rises_with_the_price(leg: Leg, place: float, rise: float) -> None:
-    sign = 1 if leg.is_call else -1
-    floor = leg.discount * max(sign * (leg.forward - leg.strike), 0.0)
-    span = leg.discount * min(leg.forward, leg.strike)
-    prices = [floor + span * share for share in (place, place + (1 - place) * rise)]
-    (low, low_status), (high, high_status) = (solve(leg, price) for price in prices)
-    assert implied.NOT_CONVERGED not in (low_status, high_status)
-    if low_status == high_status == implied.OK:
-        assert high >= low * (1 - 8 * EPSILON)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.tuples(st.floats(), st.floats(), st.floats(), st.floats(), st.booleans(), st.floats()))
-def test_any_data_ends_with_a_status(data: tuple[float, float, float, float, bool, float]) -> None:
-    s, status = implied.solve_leg(*data)
-    assert status in set(IvStatus) - {IvStatus.NOT_CONVERGED}
-    assert math.isnan(s) == (status != implied.OK)
-
-
-def test_a_hundred_thousand_random_prices_all_converge() -> None:
-    rng = np.random.default_rng(7)
-    failed = 0
-    for _ in range(20):
-        distance = rng.normal(size=5_000) * 10 ** rng.uniform(-9, 1, 5_000)
-        distance[::10] = 0.0
-        share = np.where(
-            rng.random(5_000) < 0.5,
-            10 ** rng.uniform(-320, 0, 5_000),
-            1 - 10 ** rng.uniform(-16, 0, 5_000),
+        rows = list(csv.DictReader(lines))
+    legs = [
+        Leg(
+            float(row["F_double"]),
+            math.exp(-float(row["r_cc"]) * float(row["T_years"])),
+            float(row["T_years"]),
+            float(row["K"]),
+            row["flag"] == "c",
         )
-        for x, u in zip(distance.tolist(), share.tolist(), strict=True):
-            strike = 100 * math.exp(x)
-            price = max(100 - strike, 0.0) + min(100.0, strike) * u
-            failed += implied.solve_leg(100.0, 1.0, 1.0, strike, True, price)[1] == 7
-    assert failed == 0
+        for row in rows
+    ]
+    iv, status = solve(legs, [float(row["b76_price"]) for row in rows])
+    truth = np.array([float(row["b76_iv_of_double_price"]) for row in rows])
+    condition = np.array([float(row["b76_cond_price_over_sigma_vega"]) for row in rows])
+    has_value = status <= statuses.ILL_CONDITIONED
+    # Where rounding left no time value, or a last digit of it, there is no volatility.
+    without = ~has_value
+    assert (status[without] == statuses.AT_INTRINSIC).all()
+    assert (np.isnan(truth) | (condition * FLOOR > 0.04))[without].all()
+    allowed = FLOOR * (1 + condition[has_value])
+    assert (np.abs(iv[has_value] / truth[has_value] - 1) <= allowed).all()
+    assert has_value.sum() > 2_500
+
+
+def random_legs(count: int) -> tuple[list[Leg], Any]:
+    """Legs of every region, side by side: near, far, short, long, quiet and wild."""
+    rng = np.random.default_rng(20260127)
+    legs, volatilities = [], []
+    for _ in range(count):
+        years = float(10 ** rng.uniform(-5, 1))
+        iv = float(10 ** rng.uniform(-2, 1))
+        forward = float(10 ** rng.uniform(0, 5))
+        distance = rng.normal() * 10 ** rng.uniform(-2, 0.7) * iv * math.sqrt(years)
+        strike = float(forward * math.exp(max(min(distance, 30.0), -30.0)))
+        is_call = strike >= forward if rng.random() < 0.8 else strike < forward
+        legs.append(Leg(forward, math.exp(-0.065 * years), years, strike, bool(is_call)))
+        volatilities.append(iv)
+    return legs, np.array(volatilities)
+
+
+def test_random_legs_of_every_region_agree_with_the_slow_twin() -> None:
+    legs, volatilities = random_legs(400)
+    twins = [slow_greeks.black76(*leg, iv) for leg, iv in zip(legs, volatilities, strict=True)]
+    prices = [float(twin.price) for twin in twins]
+    iv, status = solve(legs, prices)
+    compared = 0
+    for leg, price, twin, sigma, found, code in zip(
+        legs, prices, twins, volatilities, iv, status, strict=True
+    ):
+        if not float(twin.condition) * FLOOR < 1e-3 or price < 1e-300:
+            continue
+        assert code in (statuses.OK, statuses.ILL_CONDITIONED)
+        truth = slow_greeks.implied(*leg, price, near=float(sigma))
+        assert slow_greeks.relative(float(found), truth) <= FLOOR * (1 + float(twin.condition))
+        compared += 1
+    assert compared > 250
+
+
+@pytest.mark.parametrize("company", [0, 1, 63, 64, 65, 200], ids=lambda n: f"{n}-others")
+def test_the_status_at_each_bound_is_the_same_in_any_company(company: int) -> None:
+    others, volatilities = random_legs(max(company, 1))
+    prices = [
+        float(slow_greeks.black76(*leg, iv).price)
+        for leg, iv in zip(others[:company], volatilities, strict=False)
+    ]
+    legs = [*others[:company], *(case[1] for case in BOUND_CASES)]
+    _, status = solve(legs, [*prices, *(case[2] for case in BOUND_CASES)])
+    found = status[company:].tolist()
+    # Half a tick is worth more than the smallest of these prices.
+    found = [statuses.OK if code == statuses.ILL_CONDITIONED else code for code in found]
+    assert found == [case[3] for case in BOUND_CASES]
+
+
+def test_the_slow_path_solves_what_the_fast_ones_leave() -> None:
+    legs = [LEG._replace(is_call=False, strike=strike) for strike in (24_000.0, 20_000.0)] * 70
+    prices = np.geomspace(1e-300, 1e-90, len(legs))
+    iv, status = solve(legs, prices)
+    assert (status == statuses.ILL_CONDITIONED).all()
+    for leg, price, found in zip(legs[::20], prices[::20], iv[::20], strict=True):
+        truth = slow_greeks.implied(*leg, float(price), near=float(found))
+        assert slow_greeks.relative(float(found), truth) < 1e-15
+
+
+def test_legs_of_every_path_solve_to_the_same_bytes_alone_and_in_any_order() -> None:
+    legs, volatilities = random_legs(300)
+    prices = np.empty(len(legs))
+    for i, (leg, iv) in enumerate(zip(legs, volatilities, strict=True)):
+        black.price(*leg[:3], [leg.strike], [leg.is_call], [iv], prices[i : i + 1])
+    together = solve(legs, prices)
+    order = np.random.default_rng(3).permutation(len(legs))
+    shuffled = solve([legs[i] for i in order], prices[order])
+    for whole, mixed in zip(together, shuffled, strict=True):
+        assert whole[order].tobytes() == mixed.tobytes()
+    for i in range(0, len(legs), 7):
+        alone = solve([legs[i]], prices[i : i + 1])
+        assert [column.tobytes() for column in alone] == [
+            column[i : i + 1].tobytes() for column in together
+        ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.3, 3), st.floats(0.01, 9), st.floats(1e-5, 5), st.booleans()),
+        min_size=1,
+        max_size=80,
+    )
+)
+def test_volatility_of_a_price_gives_the_volatility_back(
+    drawn: list[tuple[float, float, float, bool]],
+) -> None:
+    ratio, sigma, years, is_call = (np.array(column) for column in zip(*drawn, strict=True))
+    strikes = 100 * ratio
+    prices = np.empty(len(drawn))
+    black.price(100.0, 0.97, years, strikes, is_call, sigma, prices)
+    iv, status = np.empty(len(drawn)), np.empty(len(drawn), np.int8)
+    greeks.volatilities(100.0, 0.97, years, strikes, is_call, prices, iv, status)
+    assert statuses.NOT_CONVERGED not in status
+    for i in np.flatnonzero(status <= statuses.ILL_CONDITIONED):
+        leg = (100.0, 0.97, float(years[i]), float(strikes[i]), bool(is_call[i]))
+        condition = float(slow_greeks.black76(*leg, float(sigma[i])).condition)
+        if condition * FLOOR < 1e-3 and prices[i] > 1e-290:
+            assert abs(iv[i] / sigma[i] - 1) < 3 * FLOOR * (1 + condition)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ratio=st.floats(0.3, 3), years=st.floats(1e-4, 5), is_call=st.booleans())
+def test_volatility_rises_with_the_price_across_the_paths(
+    ratio: float, years: float, is_call: bool
+) -> None:
+    leg = Leg(100.0, 0.97, years, 100 * ratio, is_call)
+    floor = leg.discount * max((100 - leg.strike) * (1 if is_call else -1), 0.0)
+    shares = np.concatenate([np.geomspace(1e-9, 0.5, 60), 1 - np.geomspace(0.49, 1e-9, 60)])
+    iv, status = solve([leg] * 120, floor + leg.discount * min(100.0, leg.strike) * shares)
+    solved = iv[status <= statuses.ILL_CONDITIONED]
+    assert len(solved) > 80
+    assert (np.diff(solved) > 0).all()
