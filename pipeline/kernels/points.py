@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.compiling import Booleans, Floats, kernel
 from pipeline.kernels.greeks import TICK
-from pipeline.kernels.implied import OK
 from pipeline.kernels.medians import median_place
+from pipeline.kernels.statuses import OK
 
 LEAST_STRIKES = 5  # as many as a curve has parameters
 X, Y, WEIGHT, ERROR = range(4)  # rows of points
