@@ -80,9 +80,10 @@ def fit(
     columns = (is_call, iv, vega, spread, status, out_iv_fit)
     if any(column.size != strikes.size for column in columns):
         raise ValueError("the columns differ in length")
+    codes = status.view(np.int8) if status.flags.carray else status.astype(np.int8)
     found = _fit(
         *(float(forward), float(years), strikes, is_call, iv, vega, spread),
-        *(status.view(np.int8), out_iv_fit),
+        *(codes, out_iv_fit),
     )
     return SmileFit(*found)
 
