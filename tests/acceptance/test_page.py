@@ -11,7 +11,7 @@ import redis
 from playwright.async_api import Browser, WebSocketRoute
 
 from pipeline.database import Database
-from pipeline.models import EnrichedChain, Kind
+from pipeline.models import ChainAggregates, EnrichedChain, Kind
 from tests.support import browser, chains, postgres, servers, storing
 from tests.support import gateway as gateways
 from tests.support.browser import Window, expect
@@ -122,6 +122,34 @@ async def test_chain_is_shown_with_the_money_marked_and_in_sight(
         await expect(window.page.locator("#pill")).to_have_attribute("data-state", "live")
 
 
+async def test_shape_of_the_chain_is_told_in_the_units_of_traders(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    shaped = msgspec.structs.replace(
+        CHAIN.header.aggregates,
+        skew_25_delta=-0.01234,
+        gamma_exposure=-425_503_822.8,
+        expected_move=222.27,
+    )
+    header = msgspec.structs.replace(CHAIN.header, aggregates=shaped, smile=chains.SMILE)
+    await gateway.publish(moved(EnrichedChain(header, CHAIN.legs), seconds=1), 2)
+    async with browser.opened(chromium, origin(gateway)) as window:
+        await show_chain(window, gateway)
+        await window.shows("#skew", "-1.23 pts")
+        await window.shows("#gamma-exposure", "-42.55Cr")
+        await window.shows("#expected-move", "± 222")
+        await window.shows("#smile-status", "poor")
+        await window.shows("#smile-error", "± 0.12 pts, 17 legs")
+        await expect(window.page.locator("#smile-status")).to_have_css("color", "rgb(242, 193, 78)")
+
+        bare = msgspec.structs.replace(header, aggregates=ChainAggregates(), smile=None)
+        await gateway.publish(moved(EnrichedChain(bare, CHAIN.legs), seconds=2), 3)
+
+        for name in ("skew", "gamma-exposure", "expected-move", "smile-status"):
+            await window.shows(f"#{name}", "–")
+        await window.shows("#smile-error", "")
+
+
 async def test_token_leaves_the_address_and_stays_in_the_tab_alone(
     chromium: Browser, gateway: Gateway
 ) -> None:
@@ -222,15 +250,36 @@ async def test_plots_draw_the_smile_and_the_open_interest(
 ) -> None:
     async with browser.opened(chromium, origin(gateway)) as window:
         await show_chain(window, gateway)
-        await expect(window.page.locator("#smile .u-legend")).to_contain_text("call")
+        legend = window.page.locator("#smile .u-legend")
+        await expect(legend).to_contain_text("call")
+        await expect(legend).to_contain_text("fit")
         one_view = await painted(window, "#smile canvas")
         assert one_view > 200
         assert await painted(window, "#interest canvas") > 200
 
         await window.page.get_by_role("radio", name="Both").check()
 
-        await expect(window.page.locator("#smile .u-legend")).to_contain_text("prov. put")
+        await expect(legend).to_contain_text("prov. put")
         assert await painted(window, "#smile canvas") > one_view
+
+        await window.page.locator("#smile-view").get_by_role("radio", name="Provider").check()
+
+        await expect(legend).not_to_contain_text("fit")
+
+
+async def test_curve_through_the_volatilities_is_read_off_under_the_pointer(
+    chromium: Browser, gateway: Gateway
+) -> None:
+    """The curve is drawn from iv_fit, also at strikes whose legs have no volatility."""
+    curve = dict.fromkeys(range(CHAIN.header.n), 0.2)
+    none = dict.fromkeys(range(CHAIN.header.n), 6)
+    await gateway.publish(moved(CHAIN, seconds=1, iv_fit=curve, iv_status=none), 2)
+    async with browser.opened(chromium, origin(gateway)) as window:
+        await show_chain(window, gateway)
+        await window.page.locator("#smile .u-over").hover()
+        legend = window.page.locator("#smile .u-legend")
+        await expect(legend).to_contain_text("20.00 %")
+        assert (await legend.inner_text()).count("%") == 1
 
 
 async def test_price_has_its_past_as_candles_and_its_change_since_the_day_began(

@@ -23,6 +23,7 @@ export interface Leg {
   readonly theta: number | null;
   readonly vega: number | null;
   readonly rho: number | null;
+  readonly iv_fit: number | null;
   readonly iv_provider: number | null;
   readonly delta_provider: number | null;
   readonly iv_status: number;
@@ -32,7 +33,7 @@ export interface Leg {
 export const LEG_FIELDS: readonly (keyof Leg)[] = [
   ...(["symbol", "strike", "kind", "last", "bid", "ask", "previous_close"] as const),
   ...(["bid_size", "ask_size", "volume", "open_interest", "previous_open_interest"] as const),
-  ...(["iv", "delta", "gamma", "theta", "vega", "rho"] as const),
+  ...(["iv", "delta", "gamma", "theta", "vega", "rho", "iv_fit"] as const),
   ...(["iv_provider", "delta_provider", "iv_status"] as const),
 ];
 
@@ -44,6 +45,16 @@ export interface Aggregates {
   readonly call_open_interest: number | null;
   readonly put_open_interest: number | null;
   readonly max_pain: number | null;
+  readonly skew_25_delta: number | null;
+  readonly gamma_exposure: number | null;
+  readonly expected_move: number | null;
+}
+
+/** How the curve through the volatilities of the expiry turned out; `error` in vol points. */
+export interface Smile {
+  readonly error: number;
+  readonly points: number;
+  readonly status: string;
 }
 
 /** What holds for every leg. Instants are ns since 1970 UTC. */
@@ -64,6 +75,7 @@ export interface Header {
   readonly lot: number | null;
   readonly n: number;
   readonly aggregates: Aggregates;
+  readonly smile: Smile | null;
 }
 
 /** The call and the put of one strike; either may not be listed. */

@@ -13,6 +13,7 @@ const COLOURS = {
   put: "#ff7d74",
   callProvider: "#8fb7ff",
   putProvider: "#f2c14e",
+  fit: "#e3ebf5",
   text: "#9fb0c3",
   lines: "#1f2c3a",
   mark: "#6b7f95",
@@ -104,13 +105,17 @@ function axes(values: (value: number) => string): uPlot.Axis[] {
 const noTime = { x: { time: false } };
 const cursor: uPlot.Cursor = { drag: { x: false, y: false }, points: { size: 6 } };
 
-/** IV by strike: ours, the provider's, or both. Only volatilities whose status is ok. */
+/**
+ * IV by strike: ours with the curve fitted through it, the provider's, or both. Only volatilities
+ * whose status is ok.
+ */
 export class SmilePlot extends Plot {
   #view: SmileView = "ours";
+  protected override hasLongLegend = true; // the curve's name is one too many for a line
 
   choose(view: SmileView): void {
     this.#view = view;
-    this.hasLongLegend = view === "both";
+    this.hasLongLegend = view !== "provider";
     this.clear();
   }
 
@@ -121,15 +126,18 @@ export class SmilePlot extends Plot {
     const lines = this.#fields().flatMap((field) =>
       sides.map((side) => shown.map((pair) => volatility(pair, side, field))),
     );
-    this.draw([shown.map((pair) => pair.strike), ...lines]);
+    const fit = this.#view === "provider" ? [] : [shown.map(fitted)];
+    this.draw([shown.map((pair) => pair.strike), ...lines, ...fit]);
   }
 
   protected override options(): Omit<uPlot.Options, "width" | "height"> {
+    const percent = (_: uPlot, value: number | null): string =>
+      value == null ? "–" : `${value.toFixed(2)} %`;
     const colours = {
       iv: [COLOURS.call, COLOURS.put],
       iv_provider: [COLOURS.callProvider, COLOURS.putProvider],
     } as const;
-    const series = this.#fields().flatMap((field) => {
+    const series: uPlot.Series[] = this.#fields().flatMap((field) => {
       const whose = field === "iv" ? "" : "prov. ";
       const dash = field === "iv" ? [] : [5, 3];
       return (["call", "put"] as const).map((side, index) => ({
@@ -139,9 +147,18 @@ export class SmilePlot extends Plot {
         dash,
         spanGaps: true,
         points: { show: false },
-        value: (_: uPlot, value: number | null) => (value == null ? "–" : `${value.toFixed(2)} %`),
+        value: percent,
       }));
     });
+    const fit: uPlot.Series = {
+      label: "fit",
+      stroke: COLOURS.fit,
+      width: 1,
+      spanGaps: true,
+      points: { show: false },
+      value: percent,
+    };
+    if (this.#view !== "provider") series.push(fit);
     const x = { label: "strike", value: (_: uPlot, at: number | null) => strikeText(at) };
     return { series: [x, ...series], axes: axes((value) => `${value}`), scales: noTime, cursor };
   }
@@ -156,6 +173,11 @@ function volatility(pair: Pair, side: "call" | "put", field: VolatilityField): n
   const leg = pair[side];
   if (!leg || (field === "iv" && leg.iv_status !== 0)) return null;
   const value = leg[field];
+  return value == null ? null : value * 100;
+}
+
+function fitted(pair: Pair): number | null {
+  const value = (pair.call ?? pair.put)?.iv_fit;
   return value == null ? null : value * 100;
 }
 

@@ -1,6 +1,6 @@
 // The words and numbers around the grid: the line at the top, the call–put gap, the pipeline.
 
-import type { Chain, Header } from "./chain.ts";
+import type { Chain, Header, Smile } from "./chain.ts";
 import { type Pill } from "./connection.ts";
 import { byId, say } from "./document.ts";
 import * as format from "./format.ts";
@@ -21,6 +21,11 @@ export class Summary {
   readonly #atmIv = byId("atm-iv");
   readonly #pcr = byId("pcr");
   readonly #maxPain = byId("max-pain");
+  readonly #skew = byId("skew");
+  readonly #gammaExposure = byId("gamma-exposure");
+  readonly #expectedMove = byId("expected-move");
+  readonly #smileStatus = byId("smile-status");
+  readonly #smileError = byId("smile-error");
   readonly #toExpiry = byId("to-expiry");
   readonly #gapNote = byId("gap-note");
   readonly #chainNote = byId("chain-note");
@@ -39,10 +44,14 @@ export class Summary {
     say(this.#atmIv, withUnit(format.percent(aggregates.atm_iv), " %"));
     say(this.#pcr, format.fixed(aggregates.put_call_ratio_open_interest, 2));
     say(this.#maxPain, format.strike(aggregates.max_pain));
+    say(this.#skew, withUnit(volPoints(aggregates.skew_25_delta), " pts"));
+    say(this.#gammaExposure, format.quantity(aggregates.gamma_exposure));
+    say(this.#expectedMove, withSign(format.fixed(aggregates.expected_move, 0)));
     say(this.#toExpiry, format.untilExpiry(header.years));
     const lot = header.lot === null ? "" : ` · lot ${header.lot}`;
     say(this.#chainNote, `${chain.pairs.length} strikes${lot}`);
     say(this.#provider, `from ${header.provider}`);
+    this.#showSmile(header.smile);
     this.#showGaps(chain);
   }
 
@@ -65,12 +74,23 @@ export class Summary {
 
   /** Empties what belongs to the chain that was shown. */
   clear(): void {
-    const numbers = [this.#forward, this.#atmIv, this.#pcr, this.#maxPain, this.#toExpiry];
+    const numbers = [
+      ...[this.#forward, this.#atmIv, this.#pcr, this.#maxPain, this.#toExpiry],
+      ...[this.#skew, this.#gammaExposure, this.#expectedMove],
+    ];
     for (const element of numbers) say(element, format.ABSENT);
     const words = [this.#forwardSource, this.#chainNote, this.#gapNote, this.#provider];
     for (const element of words) say(element, "");
+    this.#showSmile(null);
     this.#showGap("ours", { strikes: 0, median: null, maximum: null });
     this.#showGap("provider", { strikes: 0, median: null, maximum: null });
+  }
+
+  #showSmile(smile: Smile | null | undefined): void {
+    say(this.#smileStatus, smile?.status ?? format.ABSENT);
+    this.#smileStatus.dataset["status"] = smile?.status ?? "";
+    const { error, points } = smile ?? {};
+    say(this.#smileError, smile ? `${withSign(format.fixed(error, 2))} pts, ${points} legs` : "");
   }
 
   #showGaps(chain: Chain): void {
@@ -91,6 +111,14 @@ function forwardSource({ forward, forward_source, forward_pairs }: Header): stri
   if (forward === null) return "";
   const source = SOURCES[forward_source] ?? forward_source;
   return forward_source === "parity" ? `${source}, ${forward_pairs} pairs` : source;
+}
+
+function volPoints(volatility: number | null | undefined): string {
+  return format.fixed(volatility == null ? null : volatility * 100, 2);
+}
+
+function withSign(text: string): string {
+  return text === format.ABSENT ? text : `± ${text}`;
 }
 
 function withUnit(text: string, unit: string): string {

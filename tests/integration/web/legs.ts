@@ -22,6 +22,7 @@ export function leg(strike: number, kind: Side, changes: Partial<Leg> = {}): Leg
     theta: -12,
     vega: 11,
     rho: -0.1,
+    iv_fit: 0.121,
     iv_provider: 0.13,
     delta_provider: 0.49,
     iv_status: 0,
@@ -54,8 +55,12 @@ export function header(changes: Partial<Header> = {}, aggregates: Partial<Aggreg
       call_open_interest: 1,
       put_open_interest: 1,
       max_pain: 25_000,
+      skew_25_delta: 0.01,
+      gamma_exposure: 1e7,
+      expected_move: 222,
       ...aggregates,
     },
+    smile: { error: 0.1, points: 6, status: "ok" },
     ...changes,
   };
 }
