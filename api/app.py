@@ -7,7 +7,7 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from api import chains, health, history, openapi, page, sockets
+from api import analytics, chains, health, history, openapi, page, sockets
 from api.auth import guard
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
@@ -27,6 +27,7 @@ def create_app(gateway: Gateway) -> Any:
             chains.contract,
             chains.snapshots,
             chains.snapshot,
+            analytics.volatility_surface,
             history.contract_history,
             history.underlying_history,
         ],

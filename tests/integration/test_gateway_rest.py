@@ -314,6 +314,7 @@ async def test_description_names_every_route_and_parameter(shared: Gateway) -> N
         "/v1/underlyings/{underlying}",
         "/v1/underlyings/{underlying}/expiries",
         "/v1/underlyings/{underlying}/history",
+        "/v1/underlyings/{underlying}/surface",
         "/v1/chains/{underlying}/{expiry}",
         "/v1/contracts/{symbol}",
         "/v1/contracts/{symbol}/history",
