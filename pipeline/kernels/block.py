@@ -9,7 +9,6 @@ neighbours or on how many there are. Never solves anything.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.kernels.compiling import Booleans, Floats, inlined
 from pipeline.kernels.elementary import log_near_one
@@ -36,12 +35,14 @@ BY_SHARE = 14 * SIZE  # min(forward, strike) over what is to be reached
 STATUS = 15 * SIZE
 IS_UPPER = 16 * SIZE  # 1 where what is missing to the maximum is to be reached
 IS_USABLE = 17 * SIZE  # 1 where what is to be reached is neither nothing nor next to nothing
-IS_OPEN = 18 * SIZE  # 1 where there is no answer yet
+IS_OPEN = 18 * SIZE  # 1 where there is a volatility and no answer yet
 # Whatever passes from one loop to the next.
 FIRST = 19 * SIZE
 SECOND = 20 * SIZE
 THIRD = 21 * SIZE
-LINES = 22
+# The results, in the order of the outputs.
+RESULTS = 22 * SIZE
+LINES = 28
 
 _HARMLESS_SHARE = 0.1  # of the discounted forward: an option at the money with s near 0.25
 
@@ -58,16 +59,19 @@ def fill(scratch: Floats, forward: float, discount: float, years: float) -> None
 
 @inlined
 def load_terms(
-    scratch: Floats, forward: Floats, discount: Floats, years: Floats, start: int, count: int
+    scratch: Floats, terms: tuple[Floats, Floats, Floats], start: int, count: int
 ) -> bool:
-    """Those of the three that differ from leg to leg; whether any differs from the last block's."""
+    """Forward, discount and years, where not empty; whether any differs from the last block's."""
+    first = np.uint64(start)  # an index without a sign needs no test for counting from the end
     is_new = False
-    if forward.size > 1:
-        is_new |= _load_line(scratch, FORWARD, forward, start, count)
-    if discount.size > 1:
-        is_new |= _load_line(scratch, DISCOUNT, discount, start, count)
-    if years.size > 1:
-        is_new |= _load_line(scratch, YEARS, years, start, count)
+    for number in range(3):
+        values = terms[number]
+        line = FORWARD + number * SIZE
+        if values.size > 0:
+            for i in range(count):
+                value = values[first + np.uint64(i)]
+                is_new |= value != scratch[line + i]
+                scratch[line + i] = value
     return is_new
 
 
@@ -104,19 +108,12 @@ def derive_terms(scratch: Floats) -> None:
 
 
 @inlined
-def store_line(scratch: Floats, line: int, out: Floats, start: int, count: int) -> None:
-    """Copy the first `count` values of a line to where their legs stand."""
-    first = np.uint64(start)
-    for i in range(count):
-        out[first + np.uint64(i)] = scratch[line + i]
-
-
-@inlined
-def store_status(scratch: Floats, line: int, out: NDArray[np.int8], start: int, count: int) -> None:
-    """As `store_line`, of codes."""
-    first = np.uint64(start)
-    for i in range(count):
-        out[first + np.uint64(i)] = np.int8(scratch[line + i])
+def has_open_legs(scratch: Floats) -> bool:
+    """Whether any leg has no answer yet."""
+    is_any = False
+    for i in range(SIZE):
+        is_any |= scratch[IS_OPEN + i] != 0.0
+    return is_any
 
 
 @inlined
@@ -133,14 +130,3 @@ def _make_harmless(scratch: Floats, first: int) -> None:
         scratch[STRIKE + i] = scratch[FORWARD + i]
         scratch[SIDE + i] = 1.0
         scratch[PRICE + i] = _HARMLESS_SHARE * scratch[FORWARD + i] * scratch[DISCOUNT + i]
-
-
-@inlined
-def _load_line(scratch: Floats, line: int, values: Floats, start: int, count: int) -> bool:
-    first = np.uint64(start)  # an index without a sign needs no test for counting from the end
-    is_new = False
-    for i in range(count):
-        value = values[first + np.uint64(i)]
-        is_new |= value != scratch[line + i]
-        scratch[line + i] = value
-    return is_new

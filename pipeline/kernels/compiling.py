@@ -4,6 +4,7 @@ Compilation waits for the first call, so that importing a kernel costs nothing; 
 argument to one type keeps a kernel at one compiled form. Never computes anything.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,37 @@ Integers = NDArray[np.int64]
 Codes = NDArray[np.uint8]
 
 
+_FLOAT = np.dtype(np.float64)
+_BOOLEAN = np.dtype(np.bool_)
+_EMPTY = np.empty(0)
+
+
 def floats(values: ArrayLike) -> Floats:
     """A one-dimensional, contiguous, aligned, writable float64 array; copied only where needed."""
+    if type(values) is np.ndarray and values.dtype is _FLOAT:
+        return _plain(values)
     return _plain(np.asarray(values, np.float64))
+
+
+def scalar_or_floats(values: ArrayLike) -> tuple[float, Floats]:
+    """(value, empty) of a scalar or an array of one element; else (NaN, the array).
+
+    Raises ValueError where the array is empty, since that would read as a scalar.
+    """
+    if type(values) is float:
+        return values, _EMPTY
+    array = floats(values)
+    if array.size == 1:
+        return float(array[0]), _EMPTY
+    if array.size == 0:
+        raise ValueError("an empty array where a number is wanted, or one for each leg")
+    return math.nan, array
 
 
 def booleans(values: ArrayLike) -> Booleans:
     """As `floats`, of bool."""
+    if type(values) is np.ndarray and values.dtype is _BOOLEAN:
+        return _plain(values)
     return _plain(np.asarray(values, np.bool_))
 
 

@@ -17,7 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.kernels import block
 from pipeline.kernels.block import SIZE
-from pipeline.kernels.compiling import Booleans, Floats, Integers, booleans, floats, kernel
+from pipeline.kernels.compiling import (
+    Booleans,
+    Floats,
+    Integers,
+    booleans,
+    floats,
+    inlined,
+    kernel,
+    scalar_or_floats,
+)
 from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI
 from pipeline.kernels.implied import (
     exponentials,
@@ -38,22 +47,22 @@ _COMPAT_DIGITS = 5
 _COMPAT_UNTRADED_D1 = np.sqrt(1000.0)  # where the provider's solver stops on a price of zero
 
 # The lines that hold the results once a block is finished.
-_IV = block.FIRST
-_DELTA = block.SECOND
-_GAMMA = block.THIRD
-_THETA = block.X
-_VEGA = block.Y
-_RHO = block.BY_SHARE
-_STATUS = block.IS_UPPER
+_IV = block.RESULTS
+_DELTA = block.RESULTS + SIZE
+_GAMMA = block.RESULTS + 2 * SIZE
+_THETA = block.RESULTS + 3 * SIZE
+_VEGA = block.RESULTS + 4 * SIZE
+_RHO = block.RESULTS + 5 * SIZE
+_STATUS = block.FIRST
+_WEIGHT = block.BY_SHARE
+_TAIL = block.IS_UPPER
 _ILL = np.float64(ILL_CONDITIONED)
 
-_FITS = 0
 _LENGTHS_DIFFER = 1
 _TERMS_DIFFER = 2
-_MISFITS = {
-    _LENGTHS_DIFFER: "strikes, is_call, prices and the outputs differ in length",
-    _TERMS_DIFFER: "forward, discount and years want one element, or one for each leg",
-}
+_CODE = np.dtype(np.int8)
+
+Outs = tuple[Floats, Floats, Floats, Floats, Floats, Floats]
 
 
 def solve(
@@ -81,18 +90,8 @@ def solve(
     the values are given all the same. `out_status` is int8 or uint8. Never raises on data;
     ValueError where lengths differ.
     """
-    found = _solve_legs(
-        *(floats(forward), floats(discount), floats(years)),
-        floats(strikes),
-        booleans(is_call),
-        floats(prices),
-        tick,
-        True,
-        *(out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho),
-        out_status.view(np.int8),
-    )
-    if found != _FITS:
-        raise ValueError(_MISFITS[found])
+    outs = (out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho)
+    _solve(forward, discount, years, strikes, is_call, prices, tick, True, outs, out_status)
 
 
 def volatilities(
@@ -107,18 +106,8 @@ def volatilities(
     tick: float = TICK,
 ) -> None:
     """As `solve`, without the Greeks."""
-    found = _solve_legs(
-        *(floats(forward), floats(discount), floats(years)),
-        floats(strikes),
-        booleans(is_call),
-        floats(prices),
-        tick,
-        False,
-        *(out_iv, out_iv, out_iv, out_iv, out_iv, out_iv),
-        out_status.view(np.int8),
-    )
-    if found != _FITS:
-        raise ValueError(_MISFITS[found])
+    outs = (out_iv,) * 6
+    _solve(forward, discount, years, strikes, is_call, prices, tick, False, outs, out_status)
 
 
 def compat(
@@ -178,74 +167,115 @@ def _printed(values: Floats) -> Floats:
     return np.round(values, _COMPAT_DIGITS)
 
 
+def _solve(
+    forward: ArrayLike,
+    discount: ArrayLike,
+    years: ArrayLike,
+    strikes: ArrayLike,
+    is_call: ArrayLike,
+    prices: ArrayLike,
+    tick: float,
+    has_greeks: bool,
+    outs: Outs,
+    out_status: NDArray[np.int8],
+) -> None:
+    one_forward, forwards = scalar_or_floats(forward)
+    one_discount, discounts = scalar_or_floats(discount)
+    one_years, all_years = scalar_or_floats(years)
+    misfit = _solve_legs(
+        one_forward,
+        one_discount,
+        one_years,
+        forwards,
+        discounts,
+        all_years,
+        floats(strikes),
+        booleans(is_call),
+        floats(prices),
+        tick,
+        has_greeks,
+        outs,
+        out_status if out_status.dtype is _CODE else out_status.view(_CODE),
+    )
+    if misfit == _LENGTHS_DIFFER:
+        raise ValueError("strikes, is_call, prices and the outputs differ in length")
+    if misfit == _TERMS_DIFFER:
+        raise ValueError("forward, discount and years want one element, or one for each leg")
+
+
 @kernel
 def _solve_legs(
-    forward: Floats,
-    discount: Floats,
-    years: Floats,
+    forward: float,
+    discount: float,
+    years: float,
+    forwards: Floats,
+    discounts: Floats,
+    all_years: Floats,
     strikes: Floats,
     is_call: Booleans,
     prices: Floats,
     tick: float,
     has_greeks: bool,
-    out_iv: Floats,
-    out_delta: Floats,
-    out_gamma: Floats,
-    out_theta: Floats,
-    out_vega: Floats,
-    out_rho: Floats,
+    outs: Outs,
     out_status: NDArray[np.int8],
 ) -> int:
-    """What is wrong with the lengths, or FITS; the block's legs first, the far ones behind."""
+    """What is wrong with the lengths, or 0. An array of a term, unless empty, goes before it."""
     n = strikes.size
-    if not (n == is_call.size == prices.size == out_status.size == out_iv.size):
+    terms = (forwards, discounts, all_years)
+    outputs = len(outs) if has_greeks else 1
+    if not n == is_call.size == prices.size == out_status.size:
         return _LENGTHS_DIFFER
-    if has_greeks and not (
-        n == out_delta.size == out_gamma.size == out_theta.size == out_vega.size == out_rho.size
-    ):
-        return _LENGTHS_DIFFER
-    for size in (forward.size, discount.size, years.size):
-        if size not in (1, n):
+    for number in range(outputs):
+        if outs[number].size != n:
+            return _LENGTHS_DIFFER
+    for number in range(len(terms)):
+        if terms[number].size not in (0, n):
             return _TERMS_DIFFER
     scratch = np.empty(block.LINES * SIZE)
     far = np.empty(block.LINES * SIZE)
     places = np.empty(SIZE, np.int64)
     waiting = 0
-    block.fill(scratch, forward[0], discount[0], years[0])
+    block.fill(scratch, forward, discount, years)
     block.fill(far, 1.0, 1.0, 1.0)
     block.derive_terms(scratch)
     for start in range(0, n, SIZE):
         count = min(SIZE, n - start)
         block.load_legs(scratch, strikes, is_call, prices, start, count)
-        if block.load_terms(scratch, forward, discount, years, start, count):
+        if block.load_terms(scratch, terms, start, count):
             block.derive_terms(scratch)
         solve_near(scratch)
-        _finish(scratch, tick)
-        block.store_line(scratch, _IV, out_iv, start, count)
-        block.store_status(scratch, _STATUS, out_status, start, count)
-        if has_greeks:
-            block.store_line(scratch, _DELTA, out_delta, start, count)
-            block.store_line(scratch, _GAMMA, out_gamma, start, count)
-            block.store_line(scratch, _THETA, out_theta, start, count)
-            block.store_line(scratch, _VEGA, out_vega, start, count)
-            block.store_line(scratch, _RHO, out_rho, start, count)
+        _finish(scratch, tick, has_greeks)
+        _store(scratch, outs, outputs, out_status, start, count)
+        if block.has_open_legs(scratch):
+            for i in range(count):
+                if scratch[block.IS_OPEN + i] != 0.0:
+                    block.move_leg(scratch, i, far, waiting)
+                    places[waiting] = start + i
+                    waiting += 1
+                    if waiting == SIZE:
+                        _solve_far(far, places, waiting, tick, outs, outputs, out_status)
+                        waiting = 0
+    if waiting > 0:
+        _solve_far(far, places, waiting, tick, outs, outputs, out_status)
+    return 0
+
+
+@inlined
+def _store(
+    scratch: Floats,
+    outs: Outs,
+    outputs: int,
+    out_status: NDArray[np.int8],
+    start: int,
+    count: int,
+) -> None:
+    first = np.uint64(start)
+    for number in range(outputs):
+        out, line = outs[number], block.RESULTS + number * SIZE
         for i in range(count):
-            if scratch[block.IS_OPEN + i] != 0.0 and scratch[block.STATUS + i] == 0.0:
-                block.move_leg(scratch, i, far, waiting)
-                places[waiting] = start + i
-                waiting += 1
-            if waiting == SIZE or (waiting > 0 and start + i == n - 1):
-                _solve_far(
-                    far,
-                    places,
-                    waiting,
-                    tick,
-                    has_greeks,
-                    *(out_iv, out_delta, out_gamma, out_theta, out_vega, out_rho),
-                    out_status,
-                )
-                waiting = 0
-    return _FITS
+            out[first + np.uint64(i)] = scratch[line + i]
+    for i in range(count):
+        out_status[first + np.uint64(i)] = np.int8(scratch[_STATUS + i])
 
 
 @kernel
@@ -254,34 +284,25 @@ def _solve_far(
     places: Integers,
     count: int,
     tick: float,
-    has_greeks: bool,
-    out_iv: Floats,
-    out_delta: Floats,
-    out_gamma: Floats,
-    out_theta: Floats,
-    out_vega: Floats,
-    out_rho: Floats,
+    outs: Outs,
+    outputs: int,
     out_status: NDArray[np.int8],
 ) -> None:
     """Legs that one step did not solve, put back where they came from."""
     solve_wide(far)
     solve_rest(far, count)
-    _finish(far, tick)
+    _finish(far, tick, outputs > 1)
     for i in range(count):
-        place = places[i]
-        out_iv[place] = far[_IV + i]
-        out_status[place] = np.int8(far[_STATUS + i])
-        if has_greeks:
-            out_delta[place] = far[_DELTA + i]
-            out_gamma[place] = far[_GAMMA + i]
-            out_theta[place] = far[_THETA + i]
-            out_vega[place] = far[_VEGA + i]
-            out_rho[place] = far[_RHO + i]
+        out_status[places[i]] = np.int8(far[_STATUS + i])
+    for number in range(outputs):
+        out, line = outs[number], block.RESULTS + number * SIZE
+        for i in range(count):
+            out[places[i]] = far[line + i]
 
 
 @kernel
-def _finish(scratch: Floats, tick: float) -> None:
-    """Volatility, Greeks and status of a block whose S and BY_S are there."""
+def _finish(scratch: Floats, tick: float, has_greeks: bool) -> None:
+    """Volatility, status and, if wanted, the Greeks of a block whose S and BY_S are there."""
     for i in range(SIZE):
         s = scratch[block.S + i]
         y = scratch[block.X + i] * scratch[block.BY_S + i]
@@ -291,27 +312,39 @@ def _finish(scratch: Floats, tick: float) -> None:
         scratch[block.Y + i] = abs(d1)
         scratch[block.THIRD + i] = d1 * scratch[block.SIDE + i]
     exponentials(scratch, block.FIRST)
-    mills_ratios(scratch, block.Y, block.SECOND)
     for i in range(SIZE):
-        s = scratch[block.S + i]
-        forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
-        discount, price = scratch[block.DISCOUNT + i], scratch[block.PRICE + i]
-        years, side = scratch[block.YEARS + i], scratch[block.SIDE + i]
-        by_forward, by_root = scratch[block.BY_FORWARD + i], scratch[block.BY_ROOT_YEARS + i]
-        peak = min(forward, strike) * INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
-        weight = discount * peak
-        # N(-|d1|), the smaller of the two tails, is F·n(d1)·R(|d1|)/F.
-        tail = peak * by_forward * scratch[block.SECOND + i]
+        s, status = scratch[block.S + i], scratch[block.STATUS + i]
+        low = min(scratch[block.FORWARD + i], scratch[block.STRIKE + i])
+        peak = low * INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
+        weight = scratch[block.DISCOUNT + i] * peak
+        is_ill = (status == 0.0) & (0.5 * tick > MOST_TICK_EFFECT * (weight * s))
+        # NaN where there is no volatility, and so in everything that it enters.
+        weight = weight if status == 0.0 else np.nan
+        scratch[block.FIRST + i] = _ILL if is_ill else status
+        scratch[_IV + i] = (s if status == 0.0 else np.nan) * scratch[block.BY_ROOT_YEARS + i]
+        scratch[_WEIGHT + i] = weight
+        # Of the tail N(-|d1|) = F·n(d1)·R(|d1|)/F what is there before R.
+        scratch[_TAIL + i] = peak * scratch[block.BY_FORWARD + i]
+    if has_greeks:
+        mills_ratios(scratch, block.Y, block.SECOND)
+        _greeks(scratch)
+
+
+@inlined
+def _greeks(scratch: Floats) -> None:
+    for i in range(SIZE):
+        weight, by_forward = scratch[_WEIGHT + i], scratch[block.BY_FORWARD + i]
+        tail = scratch[_TAIL + i] * scratch[block.SECOND + i]
         chance = tail if scratch[block.THIRD + i] < 0.0 else 1.0 - tail
-        weight_s = weight * s
-        status = scratch[block.STATUS + i]
-        is_ill = (status == 0.0) & (0.5 * tick > MOST_TICK_EFFECT * weight_s)
-        nothing = 0.0 if status == 0.0 else np.nan
-        scratch[_STATUS + i] = _ILL if is_ill else status
-        scratch[_IV + i] = s * by_root + nothing
-        scratch[_DELTA + i] = side * discount * chance + nothing
-        scratch[_GAMMA + i] = weight * by_forward * by_forward * scratch[block.BY_S + i] + nothing
-        scratch[_VEGA + i] = 0.01 * weight * scratch[block.ROOT_YEARS + i] + nothing
-        decay = -(scratch[block.LOG_DISCOUNT + i] * price + 0.5 * weight_s)
-        scratch[_THETA + i] = decay * (by_root * by_root * (1.0 / _DAYS)) + nothing
-        scratch[_RHO + i] = -0.01 * years * price + nothing
+        nothing = 0.0 * weight
+        signed = scratch[block.SIDE + i] * scratch[block.DISCOUNT + i]
+        scratch[_DELTA + i] = signed * chance + nothing
+        scratch[_GAMMA + i] = weight * by_forward * by_forward * scratch[block.BY_S + i]
+    for i in range(SIZE):
+        weight, price = scratch[_WEIGHT + i], scratch[block.PRICE + i]
+        by_root = scratch[block.BY_ROOT_YEARS + i]
+        nothing = 0.0 * weight
+        decay = scratch[block.LOG_DISCOUNT + i] * price + 0.5 * weight * scratch[block.S + i]
+        scratch[_THETA + i] = decay * (by_root * by_root * (-1.0 / _DAYS))
+        scratch[_VEGA + i] = 0.01 * weight * scratch[block.ROOT_YEARS + i]
+        scratch[_RHO + i] = -0.01 * scratch[block.YEARS + i] * price + nothing

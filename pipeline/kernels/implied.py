@@ -225,7 +225,7 @@ def _step_near(scratch: Floats) -> None:
         )
         scratch[block.S + i] = s + s * step
         scratch[block.BY_S + i] = by_s * (1.0 - step * (1.0 - step * (1.0 - step)))
-        scratch[block.IS_OPEN + i] = 0.0 if is_done else 1.0
+        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != 0.0) else 1.0
 
 
 @inlined
@@ -312,7 +312,7 @@ def _step_wide(scratch: Floats) -> None:
         )
         step = min(max(step, -0.5), 1.0)
         scratch[block.S + i] = s + s * step
-        scratch[block.IS_OPEN + i] = 0.0 if is_done else 1.0
+        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != 0.0) else 1.0
     for i in range(SIZE):
         scratch[block.BY_S + i] = 1.0 / scratch[block.S + i]
 
@@ -321,7 +321,7 @@ def _step_wide(scratch: Floats) -> None:
 def solve_rest(scratch: Floats, count: int) -> None:
     """S, BY_S and STATUS of the first legs that the block left open, one after the other."""
     for i in range(count):
-        if scratch[block.IS_OPEN + i] != 0.0 and scratch[block.STATUS + i] == 0.0:
+        if scratch[block.IS_OPEN + i] != 0.0:
             s, status = bracketed.solve_leg(
                 scratch[block.FORWARD + i],
                 scratch[block.DISCOUNT + i],
