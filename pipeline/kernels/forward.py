@@ -201,21 +201,27 @@ def _consensus(implied: Floats, spreads: Floats) -> tuple[float, float]:
     outvoted by the rest of the chain. Of several such places the one in the middle.
     """
     step = (implied.size + _VOTERS - 1) // _VOTERS
-    votes, reach = implied[::step], 0.5 * spreads[::step] + _TICK
-    lows, highs = np.sort(votes - reach), np.sort(votes + reach)
+    votes = implied[::step].copy()
+    reach = 0.5 * spreads[::step] + _TICK
+    lows, highs = votes - reach, votes + reach
     places = np.empty(votes.size)
-    most = count = ended = 0
-    for i in range(votes.size):  # where an interval begins, until the next one ends
-        while highs[ended] < lows[i]:
-            ended += 1
-        if i + 1 < votes.size and lows[i + 1] <= highs[ended]:
-            continue
-        if i + 1 - ended > most:
-            most, count = i + 1 - ended, 0
-        if i + 1 - ended == most:
-            places[count] = 0.5 * (lows[i] + highs[ended])
+    most = count = 0
+    for i in range(votes.size):  # where most hold begins where one of them begins
+        holding = 0
+        for j in range(votes.size):
+            holding += (lows[j] <= lows[i]) & (lows[i] <= highs[j])
+        if holding > most:
+            most, count = holding, 0
+        if holding == most:
+            places[count] = lows[i]
             count += 1
-    centre = places[(count - 1) // 2]
+    for which in range(count):
+        begin, end = places[which], np.inf
+        for j in range(votes.size):
+            if lows[j] <= begin <= highs[j]:
+                end = min(end, highs[j])
+        places[which] = 0.5 * (begin + end)
+    centre = _median(places[:count])
     misses = np.abs(votes - centre)
     return centre, _TRIM * _median(misses[misses <= reach])
 
@@ -247,7 +253,7 @@ def _fit(implied: Floats, spreads: Floats) -> tuple[float, int, float]:
 
 @kernel
 def _weights(spreads: Floats) -> Floats:
-    return 1.0 / np.maximum(spreads, _median(spreads)) ** 2
+    return 1.0 / np.maximum(spreads, _median(spreads.copy())) ** 2
 
 
 @kernel
@@ -274,8 +280,28 @@ def _weighted_median(values: Floats, weights: Floats) -> float:
 
 @kernel
 def _median(values: Floats) -> float:
-    """The lower one of an even number; NaN of none."""
-    if values.size == 0:
+    """The lower one of an even number, NaN of none; puts the values into another order."""
+    low, high = 0, values.size - 1
+    if high < 0:
         return np.nan
-    median: float = np.sort(values)[(values.size - 1) // 2]
+    rank = high // 2
+    while low < high:  # narrowed to the part of the order that holds the rank
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    median: float = values[rank]
     return median
