@@ -1,97 +1,20 @@
 """The page in a real browser, at a real gateway on a real Valkey: what a person sees."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-
-import msgspec
 import numpy as np
 import pytest
-import pytest_asyncio
-import redis
 from playwright.async_api import Browser, WebSocketRoute
 
-from pipeline.database import Database
-from pipeline.models import ChainAggregates, EnrichedChain, Kind
-from tests.support import browser, chains, postgres, servers, storing
+from pipeline.models import Kind
+from tests.support import browser, chains
 from tests.support import gateway as gateways
 from tests.support.browser import Window, expect
 from tests.support.gateway import Gateway, moved
+from tests.support.page import ATM, CHAIN, NOW_S, last, leg, origin, show_chain
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SIZES = [(1600, 900), (1280, 720), (820, 1180), (390, 844)]
 SIZE_IDS = ["desktop", "small-desktop", "tablet", "phone"]
-NOW_S = 28  # of the gateway's clock, which stands 30 s after the first chain
-CHAIN = moved(chains.enriched(41), seconds=NOW_S)
-ATM = 25_000.0
-FIRST_SPOT = 24_950.0
-
-
-@pytest.fixture(scope="module")
-def valkey_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RedisServer]:
-    with servers.running(servers.valkey_binary(), tmp_path_factory.mktemp("valkey")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    """A database with ten minutes of the price, a snapshot every twenty seconds."""
-    with postgres.running_wheel() as server, server.database() as url:
-        asyncio.run(remember(url))
-        yield url
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with browser.launched() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def gateway(valkey_process: servers.RedisServer, database_url: str) -> AsyncIterator[Gateway]:
-    """A gateway with one chain."""
-    with redis.Redis.from_url(valkey_process.url) as client:
-        client.flushall()
-    async with gateways.running(valkey_process.url, database_url) as running:
-        await running.publish(CHAIN, 1)
-        yield running
-
-
-async def remember(database_url: str) -> None:
-    """Store the past of both underlyings: NIFTY began the day at 24,950."""
-    small = [chains.enriched(3, underlying=name) for name in ("NIFTY", "BANKNIFTY")]
-    past = []
-    for number, seconds in enumerate(range(-600, 0, 20)):
-        for chain in small:
-            then = moved(chain, seconds=seconds)
-            spot = FIRST_SPOT + 3 * (number % 7) + number
-            header = msgspec.structs.replace(then.header, spot=spot)
-            past.append(EnrichedChain(header, then.legs))
-    database = Database(database_url)
-    await database.open()
-    try:
-        await storing.write(database, *past)
-    finally:
-        await database.close()
-
-
-def origin(gateway: Gateway) -> str:
-    return str(gateway.http.base_url).rstrip("/")
-
-
-def leg(chain: EnrichedChain, strike: float, kind: Kind) -> int:
-    """Where a leg stands in its columns."""
-    legs = chain.legs
-    return int(np.flatnonzero((legs["strike"] == strike) & (legs["kind"] == kind))[0])
-
-
-def last(chain: EnrichedChain, strike: float, kind: Kind) -> float:
-    return float(chain.legs["last"][leg(chain, strike, kind)])
-
-
-async def show_chain(window: Window, gateway: Gateway) -> None:
-    await window.open(gateway.token())
-    await expect(window.page.locator(".grid-body .grid-row")).to_have_count(41)
 
 
 async def test_chain_is_shown_with_the_money_marked_and_in_sight(
@@ -120,34 +43,6 @@ async def test_chain_is_shown_with_the_money_marked_and_in_sight(
         await expect(marked.locator(".k")).to_have_text("25,000")
         await expect(marked).to_be_in_viewport()
         await expect(window.page.locator("#pill")).to_have_attribute("data-state", "live")
-
-
-async def test_shape_of_the_chain_is_told_in_the_units_of_traders(
-    chromium: Browser, gateway: Gateway
-) -> None:
-    shaped = msgspec.structs.replace(
-        CHAIN.header.aggregates,
-        skew_25_delta=-0.01234,
-        gamma_exposure=-425_503_822.8,
-        expected_move=222.27,
-    )
-    header = msgspec.structs.replace(CHAIN.header, aggregates=shaped, smile=chains.SMILE)
-    await gateway.publish(moved(EnrichedChain(header, CHAIN.legs), seconds=1), 2)
-    async with browser.opened(chromium, origin(gateway)) as window:
-        await show_chain(window, gateway)
-        await window.shows("#skew", "-1.23 pts")
-        await window.shows("#gamma-exposure", "-42.55Cr")
-        await window.shows("#expected-move", "± 222")
-        await window.shows("#smile-status", "poor")
-        await window.shows("#smile-error", "± 0.12 pts, 17 legs")
-        await expect(window.page.locator("#smile-status")).to_have_css("color", "rgb(242, 193, 78)")
-
-        bare = msgspec.structs.replace(header, aggregates=ChainAggregates(), smile=None)
-        await gateway.publish(moved(EnrichedChain(bare, CHAIN.legs), seconds=2), 3)
-
-        for name in ("skew", "gamma-exposure", "expected-move", "smile-status"):
-            await window.shows(f"#{name}", "–")
-        await window.shows("#smile-error", "")
 
 
 async def test_token_leaves_the_address_and_stays_in_the_tab_alone(
@@ -243,75 +138,6 @@ async def test_column_sets_are_chosen_by_keyboard(chromium: Browser, gateway: Ga
         await expect(heads.filter(has_text="Vega")).to_have_count(2)
         vega = CHAIN.legs["vega"][leg(CHAIN, ATM, Kind.CALL)]
         await window.shows(window.cell(ATM, "c", "vega"), f"{vega:.2f}")
-
-
-async def test_plots_draw_the_smile_and_the_open_interest(
-    chromium: Browser, gateway: Gateway
-) -> None:
-    async with browser.opened(chromium, origin(gateway)) as window:
-        await show_chain(window, gateway)
-        legend = window.page.locator("#smile .u-legend")
-        await expect(legend).to_contain_text("call")
-        await expect(legend).to_contain_text("fit")
-        one_view = await painted(window, "#smile canvas")
-        assert one_view > 200
-        assert await painted(window, "#interest canvas") > 200
-
-        await window.page.get_by_role("radio", name="Both").check()
-
-        await expect(legend).to_contain_text("prov. put")
-        assert await painted(window, "#smile canvas") > one_view
-
-        await window.page.locator("#smile-view").get_by_role("radio", name="Provider").check()
-
-        await expect(legend).not_to_contain_text("fit")
-
-
-async def test_curve_through_the_volatilities_is_read_off_under_the_pointer(
-    chromium: Browser, gateway: Gateway
-) -> None:
-    """The curve is drawn from iv_fit, also at strikes whose legs have no volatility."""
-    curve = dict.fromkeys(range(CHAIN.header.n), 0.2)
-    none = dict.fromkeys(range(CHAIN.header.n), 6)
-    await gateway.publish(moved(CHAIN, seconds=1, iv_fit=curve, iv_status=none), 2)
-    async with browser.opened(chromium, origin(gateway)) as window:
-        await show_chain(window, gateway)
-        await window.page.locator("#smile .u-over").hover()
-        legend = window.page.locator("#smile .u-legend")
-        await expect(legend).to_contain_text("20.00 %")
-        assert (await legend.inner_text()).count("%") == 1
-
-
-async def test_price_has_its_past_as_candles_and_its_change_since_the_day_began(
-    chromium: Browser,
-    gateway: Gateway,
-) -> None:
-    async with browser.opened(chromium, origin(gateway)) as window:
-        await show_chain(window, gateway)
-
-        await window.shows("#change", "+0.20 %")
-        await expect(window.page.locator("#change")).to_have_attribute("data-direction", "up")
-        candles = "#price td:nth-child(2) canvas"
-        await expect(window.page.locator(candles).first).to_be_visible()
-        assert await painted(window, candles) > 300
-
-
-async def painted(window: Window, selector: str) -> int:
-    """How many strongly coloured pixels a canvas has; its grid and words are grey."""
-    return int(
-        await window.page.locator(selector).first.evaluate(
-            """canvas => {
-              const {width, height} = canvas;
-              const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
-              let count = 0;
-              for (let at = 0; at < data.length; at += 4) {
-                const [r, g, b, a] = data.slice(at, at + 4);
-                if (a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60) count += 1;
-              }
-              return count;
-            }"""
-        )
-    )
 
 
 async def test_lost_update_is_noticed_and_repaired(chromium: Browser, gateway: Gateway) -> None:
