@@ -1,7 +1,7 @@
 """Warm kernels: compiled code is kept on disk, one directory a role, and known to be current.
 
-`python -m stockify.warm ROLE` fills the cache of `NUMBA_CACHE_DIR`. Whether that is needed is told
-by a stamp beside the cache, without loading the compiler (0.6 s and 80 MB).
+`python -m stockify.warm ROLE` fills the cache of `NUMBA_CACHE_DIR`, one caller at a time. Whether
+that is needed is told by a stamp beside the cache, without loading the compiler (0.6 s and 80 MB).
 """
 
 import fcntl
@@ -19,9 +19,14 @@ from stockify import plan
 from stockify.instance import write_private
 from stockify.processes import Launch
 
-# The module whose `warmup` compiles what that role calls.
-_WARMED_BY = {"processor": "workers.processor", "storage": "pipeline.rows"}
-ROLES = tuple(_WARMED_BY)
+ROLES = ("processor", "storage")
+# The module whose `warmup` compiles what that role calls; the bench fills its own when it runs.
+_WARMED_BY = {
+    "processor": "workers.processor",
+    "storage": "pipeline.rows",
+    "bench": "stockify.bench.ours",
+    "bench-avx2": "stockify.bench.ours",
+}
 _SOURCES = Path(__file__).resolve().parent.parent / "pipeline" / "kernels"
 
 
@@ -31,24 +36,29 @@ def cold_roles() -> Sequence[str]:
     return [role for role in ROLES if _read(_stamp_path(role)) != stamp]
 
 
-def launch(role: str) -> Launch:
-    """How to fill a role's cache."""
+def launch(role: str, *, again: bool = False) -> Launch:
+    """How to fill a role's cache; `again`: from nothing, even where it is up to date."""
     return Launch(
         name=f"warmup-{role}",
-        argv=(sys.executable, "-m", "stockify.warm", role),
+        argv=(sys.executable, "-m", "stockify.warm", role, *(("again",) if again else ())),
         env=plan.environment(config.load(), role),
         cwd=Path("/"),
     )
 
 
-def fill(role: str) -> None:
+def kernels(role: str) -> int:
+    """How many compiled kernels the role's cache holds now; it grows while one fills it."""
+    return sum(1 for _ in plan.kernel_cache(role).rglob("*.nbi"))
+
+
+def fill(role: str, *, again: bool = False) -> None:
     """Compile, or load from the cache, what the role calls; two callers take turns."""
     directory = plan.kernel_cache(role)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = _stamp()
-        if _read(_stamp_path(role)) != stamp:
+        if again or _read(_stamp_path(role)) != stamp:
             _empty(directory)
         importlib.import_module(_WARMED_BY[role]).warmup()
         write_private(_stamp_path(role), stamp.encode())
@@ -92,8 +102,8 @@ def _read(path: Path) -> str:
 
 
 def main() -> None:
-    """Fill the cache of the role that the argument names."""
-    fill(sys.argv[1])
+    """Fill the cache of the role that the argument names; `again` after it: from nothing."""
+    fill(sys.argv[1], again="again" in sys.argv[2:])
 
 
 if __name__ == "__main__":

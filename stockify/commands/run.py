@@ -1,13 +1,14 @@
 """`stockify run`: one worker in this terminal, built in or the user's own, against the instance."""
 
 import os
+import subprocess
 import sys
 
 import click
 import msgspec
 
 from pipeline.errors import ConfigError
-from stockify import plan
+from stockify import plan, warm
 from stockify.attached import attached_settings
 
 
@@ -33,5 +34,8 @@ def run(worker: str, underlyings: tuple[str, ...]) -> None:
             raise ConfigError("--underlying is for the splitter")
         settings = msgspec.structs.replace(settings, splitter_underlyings=underlyings)
     environment = plan.environment(settings, worker.replace(":", "."))
+    if worker in warm.cold_roles():  # as `up` does: a stale cache would run yesterday's code
+        launch = warm.launch(worker)
+        subprocess.run(launch.argv, env=dict(launch.env), check=True)
     # In this process's place, so that signals and the exit code are the worker's own.
     os.execve(sys.executable, (sys.executable, *arguments), environment)  # noqa: S606
