@@ -10,12 +10,14 @@ from types import ModuleType
 
 import click
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
+    "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),
 }
 
@@ -57,8 +59,8 @@ def _table(report: Report) -> Table:
 
 
 def _grid(grid: Grid) -> Table:
-    table = Table(title=grid.title)
-    table.add_column("")
+    table = Table(title=grid.title, caption=grid.caption or None, box=SIMPLE_HEAD, padding=(0, 0))
+    table.add_column("", no_wrap=True)
     for column in grid.columns:
         table.add_column(column.head, justify="right")
     for row, values in grid.rows.items():

@@ -32,6 +32,7 @@ class Grid(msgspec.Struct, frozen=True):
     title: str
     columns: tuple[Column, ...]
     rows: dict[str, dict[str, float]]
+    caption: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
