@@ -24,9 +24,10 @@ from pipeline.kernels.svi import (
 
 LEAST_VARIANCE = 1e-6  # of that at the forward; a curve never touches zero
 
-# What the points say nothing of stays near a plain smile, as if a hundredth of a point were there.
+# What the points say nothing of stays near a plain smile: as much as a tenth of a point is worth
+# for the wings, and a hundredth for their middle and breadth.
 _PLAIN = (1.0, 0.5, 0.5, 0.0, 0.0)
-_PLAIN_WEIGHT = (0.0, 0.01, 0.01, 0.01, 0.01)
+_PLAIN_WEIGHT = (0.0, 0.1, 0.1, 0.01, 0.01)
 
 _STEPS = 20
 _FIRST_DAMPING = 1e-3
@@ -39,16 +40,17 @@ _H, _UH, _HY, _V, _UV, _VY, _Z, _ZZ, _ZV, _ZY = range(10)
 
 @kernel
 def start(points: Floats, count: int, low: Floats, high: Floats) -> Floats:
-    """The best curve with middle and breadth on a coarse grid."""
+    """The best curve with middle and breadth on a coarse grid, as wide as the points at most."""
     best = np.array(_PLAIN)
     curve = np.array(_PLAIN)
     system = np.empty((PARAMETERS, PARAMETERS + 1))
     fixed = _fixed_sums(points, count)
+    unit = min(0.25 * (points[0, count - 1] - points[0, 0]), 1.0)
     least = np.inf
-    for breadth in (-1.6, -0.5, 0.4, 1.4):
+    for breadth in (0.2, 0.6, 1.5, 4.0):
         for middle in (-1.6, -0.8, 0.0, 0.8, 1.6):
-            curve[MIDDLE] = min(max(middle, low[MIDDLE]), high[MIDDLE])
-            curve[BREADTH] = min(max(breadth, low[BREADTH]), high[BREADTH])
+            curve[MIDDLE] = min(max(unit * middle, low[MIDDLE]), high[MIDDLE])
+            curve[BREADTH] = min(max(math.log(unit * breadth), low[BREADTH]), high[BREADTH])
             cost = _assemble(points, count, fixed, curve, low, high, 0.0, system)
             if cost < least:
                 least = cost
@@ -96,7 +98,7 @@ def descend(
             _copy(trial, curve)
             held = 1 - held
             cost = trial_cost
-            damping *= 0.05
+            damping *= 0.1
             if gain <= settled * min(cost, float(count)):
                 return
         else:

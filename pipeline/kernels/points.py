@@ -110,7 +110,8 @@ def rescale(points: Floats, count: int) -> float:
             nearest = i
     if rungs < LEAST_STRIKES:
         return np.nan
-    square = points[Y, median_place(points[Y], min(max(nearest - 2, 0), count - 5), 5)]
+    few = min(count, 5)
+    square = points[Y, median_place(points[Y], min(max(nearest - 2, 0), count - few), few)]
     scale = math.sqrt(square)
     for i in range(count):
         points[X, i] /= scale

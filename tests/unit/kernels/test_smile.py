@@ -355,6 +355,18 @@ def test_a_smile_with_a_corner_keeps_it() -> None:
     assert np.sqrt(np.mean(misses(legs, iv_fit, curve) ** 2)) < 0.05
 
 
+@pytest.mark.parametrize("middle", [-0.3, 0.0, 0.3])
+@pytest.mark.parametrize("breadth", [0.1, 0.3, 2.0])
+def test_a_narrow_ladder_of_a_far_expiry_is_followed(middle: float, breadth: float) -> None:
+    years, iv = 2.5, 0.4
+    curve = curve_of(years, iv, middle=middle, breadth=breadth, rho=0.2, slope=0.8)
+    legs = legs_on(curve, years, ladder(years, iv, 201, reach=0.5))
+    found, iv_fit = smiles.fitted(legs)
+    assert found.status == smile.OK
+    true_iv = iv_on(curve, years)(np.log(legs["strikes"] / FORWARD))
+    assert np.max(100 * np.abs(iv_fit - true_iv)) < 0.05
+
+
 @pytest.mark.parametrize("is_call", [True, False], ids=["calls", "puts"])
 def test_one_kind_alone_is_fitted_where_it_is_out_of_the_money(is_call: bool) -> None:
     legs = market()
