@@ -5,6 +5,7 @@ an instance reads the same one. Times are int ns since 1970 UTC, whole microseco
 Postgres keeps them exactly.
 """
 
+import functools
 import re
 import time
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -95,6 +96,7 @@ def exchange_date(ns: int) -> date:
     return to_datetime(ns).astimezone(IST).date()
 
 
+@functools.lru_cache(maxsize=4_096)  # asked for every chain, of a few days
 def expiry_ns(expiry: date) -> int:
     """The instant at which options of that expiry settle, ns UTC."""
     return to_ns(datetime.combine(expiry, EXPIRY_TIME, IST))

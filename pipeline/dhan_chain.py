@@ -7,6 +7,8 @@ zero are values.
 
 import contextlib
 import math
+import threading
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -72,6 +74,16 @@ chain_decoder = msgspec.json.Decoder(_ChainAnswer)  # public: what it costs alon
 _decode_strikes = msgspec.json.Decoder(_StrikesAnswer)
 _pack = msgspec.msgpack.Encoder()
 
+
+class _Scratch(threading.local):
+    """Where a thread packs its chains: memory that is still in the cache from the last one."""
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+
+
+_scratch = _Scratch()
+
 # Which column a field of a leg becomes. In this order they are lines of a matrix, and
 # `provided.clean` knows of each group the first.
 _PRICES = {
@@ -96,6 +108,7 @@ _COMPUTED = {
     "theta_provider": "theta",
     "vega_provider": "vega",
 }
+_NAMES = ("strike", "kind", *_PRICES, *_QUANTITIES, *_COMPUTED)
 _FIELDS = (*_PRICES.values(), *_QUANTITIES.values(), *_COMPUTED.values(), "greeks", "ce")
 
 
@@ -120,10 +133,10 @@ def map_chain(body: bytes, context: RequestContext, ts_ingest: int) -> ChainSnap
         chain = chain_decoder.decode(body).data
     except msgspec.MsgspecError as error:
         raise _refusal(body, error) from error
-    strikes = np.array(sorted(chain.oc), np.float64)
-    if strikes.size and not (strikes.min() > 0.0 and strikes.max() < math.inf):
+    mapped = _columns(chain.oc) or _columns(dict(sorted(chain.oc.items(), key=itemgetter(0))))
+    if mapped is None:
         raise _refusal(body, "a strike is no price")
-    legs, lot = _columns(strikes, [chain.oc[strike] for strike in strikes.tolist()])
+    legs, lot = mapped
     return ChainSnapshot(
         underlying=context.underlying,
         expiry=context.expiry,
@@ -138,7 +151,7 @@ def map_chain(body: bytes, context: RequestContext, ts_ingest: int) -> ChainSnap
 
 def warmup() -> None:
     """Compile, or load from the cache, every kernel that `map_chain` calls."""
-    _columns(np.array([1.0]), [_Sides()])
+    _columns({1.0: _Sides()})
 
 
 def _refusal(body: bytes, error: object) -> DecodeError:
@@ -160,9 +173,11 @@ def _spot(value: float | None) -> float | None:
     return round(round(value / PRICE_TICK) * PRICE_TICK, 2)
 
 
-def _columns(strikes: Column, sides: list[_Sides]) -> tuple[dict[str, Column], int | None]:
-    """The columns of a chain, legs by strike and the call before the put; and its lot."""
-    numbers = records.read(_pack.encode(sides), _LAYOUT, 2 * len(sides), each=2)
+def _columns(oc: dict[float, _Sides]) -> tuple[dict[str, Column], int | None] | None:
+    """The columns of a chain and its lot; None where its strikes are no prices, ascending."""
+    strikes = np.fromiter(oc, np.float64, len(oc))
+    _pack.encode_into(list(oc.values()), _scratch.packed)
+    numbers = records.read(_scratch.packed, _LAYOUT, 2 * len(oc), each=2)
     room = numbers.shape[1]
     strike, kind = np.empty(room), np.empty(room, np.uint8)
     prices = np.empty((len(_PRICES), room))
@@ -171,7 +186,9 @@ def _columns(strikes: Column, sides: list[_Sides]) -> tuple[dict[str, Column], i
     legs, lot, witnesses = provided.clean(
         numbers, strikes, strike, kind, prices, quantities, computed
     )
-    names = ("strike", "kind", *_PRICES, *_QUANTITIES, *_COMPUTED)
-    columns = zip(names, (strike, kind, *prices, *quantities, *computed), strict=True)
-    known = lot if lot > 1 and witnesses >= LOT_WITNESSES else None
-    return {name: column[:legs] for name, column in columns}, known
+    if legs < 0:
+        return None
+    columns = dict(zip(_NAMES, (strike, kind, *prices, *quantities, *computed), strict=True))
+    if legs < room:
+        columns = {name: column[:legs] for name, column in columns.items()}
+    return columns, lot if lot > 1 and witnesses >= LOT_WITNESSES else None

@@ -5,6 +5,7 @@ follow it. A column of a chain is a numpy array with one element a leg; absent i
 column and `NULL_INTEGER` in an integer column, never zero.
 """
 
+import functools
 from collections.abc import Mapping
 from datetime import date
 from enum import IntEnum
@@ -282,6 +283,7 @@ def market_snapshot(header: ChainHeader) -> MarketSnapshot:
     )
 
 
+@functools.lru_cache(maxsize=4_096)  # asked for every chain, of a few of them
 def chain_symbol(underlying: str, expiry: date) -> str:
     """`NIFTY-20260127`."""
     return f"{underlying}-{expiry:%Y%m%d}"

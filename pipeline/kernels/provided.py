@@ -31,38 +31,42 @@ def clean(
     identity. What the provider computed counts where the first price (the last) and the first of
     it (a volatility in percent, which becomes decimal) are neither absent nor zero: beside a
     contract that never traded it prints a placeholder. The divisor leaves out identities and the
-    last quantity, which is of the session before and may be in another lot.
+    last quantity, which is of the session before and may be in another lot. `numbers` is closed up
+    over legs that are not there. A ladder that is not of prices, ascending, has -1 legs.
     """
     prices, quantities = out_prices.shape[0], out_quantities.shape[0]
     first = prices + quantities
-    places = np.empty(numbers.shape[1], np.int64)
+    below = 0.0
+    for strike in ladder:
+        if not below < strike < np.inf:
+            return -1, 0, 0
+        below = strike
     legs = 0
-    for place in range(places.size):
+    for place in range(numbers.shape[1]):
         if numbers[-1, place] == 1.0:
-            places[legs] = place
             out_strikes[legs] = ladder[place // 2]
             out_kinds[legs] = 1 - place % 2
+            if legs < place:
+                numbers[:, legs] = numbers[:, place]
             legs += 1
-    is_computed = np.empty(legs, np.bool_)
-    for leg in range(legs):
-        last, iv = numbers[0, places[leg]], numbers[first, places[leg]]
-        is_computed[leg] = abs(last) > 0.0 and abs(iv) > 0.0
     for line in range(prices):
         for leg in range(legs):
-            price = numbers[line, places[leg]]
+            price = numbers[line, leg]
             out_prices[line, leg] = price if 0.0 < price < np.inf else np.nan
     for line in range(quantities):
+        least = 1.0 if line == 0 else 0.0
         for leg in range(legs):
-            number = numbers[prices + line, places[leg]]
-            is_quantity = 0.0 <= number < _TOO_LARGE
-            quantity = np.int64(number) if is_quantity else np.int64(NULL_INTEGER)
-            is_none = line == 0 and quantity == 0
-            out_quantities[line, leg] = np.int64(NULL_INTEGER) if is_none else quantity
+            number = numbers[prices + line, leg]
+            is_quantity = least <= number < _TOO_LARGE
+            quantity = np.int64(number if is_quantity else 0.0)
+            out_quantities[line, leg] = quantity if is_quantity else NULL_INTEGER
+    last, iv = numbers[0], numbers[first]
     for line in range(out_computed.shape[0]):
         unit = 100.0 if line == 0 else 1.0
         for leg in range(legs):
-            number = numbers[first + line, places[leg]] / unit
-            out_computed[line, leg] = number if is_computed[leg] else np.nan
+            is_computed = abs(last[leg]) > 0.0 and abs(iv[leg]) > 0.0
+            number = numbers[first + line, leg] / unit
+            out_computed[line, leg] = number if is_computed else np.nan
     return legs, *_common_divisor(out_quantities[1:-1, :legs])
 
 

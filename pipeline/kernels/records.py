@@ -40,7 +40,7 @@ def layout(fields: list[tuple[str, int, int]]) -> Layout:
     return Layout(*(np.ascontiguousarray(column) for column in columns.T))
 
 
-def read(packed: bytes, layout: Layout, records: int, each: int = 1) -> Floats:
+def read(packed: bytes | bytearray, layout: Layout, records: int, each: int = 1) -> Floats:
     """The matrix (lines, records) of an array of maps that hold `each` records in turn.
 
     The first field of the layout is then a record's key in its map. Raises ValueError where the
@@ -50,7 +50,8 @@ def read(packed: bytes, layout: Layout, records: int, each: int = 1) -> Floats:
     # msgpack's head of an array has its length in four bits, two bytes or four.
     maps = records // each
     start = 1 if maps < 16 else 3 if maps < 65_536 else 5
-    if _read(np.frombuffer(packed, np.uint8), start, each, *layout, matrix) != len(packed):
+    view = np.frombuffer(memoryview(packed).toreadonly(), np.uint8)
+    if _read(view, start, each, *layout, matrix) != len(packed):
         raise ValueError("the bytes are not of the layout")
     return matrix
 
