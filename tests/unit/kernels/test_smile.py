@@ -247,6 +247,17 @@ def test_a_tenth_of_stale_quotes_does_not_move_it(years: float, seed: int) -> No
     assert max(misses(legs, iv_fit, curve_of(years, 0.13))) < 0.03
 
 
+def test_the_other_kind_of_a_strike_tells_which_quotes_of_a_thin_chain_are_stale() -> None:
+    years = 30 / 365
+    curve = curve_of(years, 0.13)
+    thin = legs_on(curve, years, ladder(years, 0.13, 25, 3.0), half_spread=0.2, tick=smiles.TICK)
+    worst = []
+    for seed in range(20):
+        legs = stale(thin, 0.2, seed)
+        worst.append(max(misses(legs, smiles.fitted(legs)[1], curve)))
+    assert np.quantile(worst, 0.8) < 0.03
+
+
 def test_stale_quotes_are_found_without_the_other_kind_of_their_strike() -> None:
     legs = market()
     moved = stale(legs, 0.1, seed=2)
