@@ -65,42 +65,17 @@ def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> Enri
     chosen = quotes.choose(kinds, legs["bid"], legs["ask"], legs["last"])
     fit = forward.parity_of_legs(strikes, kinds, legs["bid"], legs["ask"], spot, years, rate)
 
-    n = strikes.size
-    values = np.empty((len(_COMPUTED), n))
-    status, source = np.empty((2, n), np.uint8)
-    iv, delta, gamma, theta, vega, rho, iv_fit = values
-    solve(
-        fit.forward,
-        fit.discount,
-        years,
-        strikes,
-        chosen.is_call,
-        chosen.price,
-        iv,
-        delta,
-        gamma,
-        theta,
-        vega,
-        rho,
-        status.view(np.int8),
-    )
-    quotes.settle(chosen.lack, kinds, years, values, status, source)
-    legs |= zip(_COMPUTED, values, strict=True)
-    legs |= {"iv_status": status, "price_source": chosen.source, "greeks_source": source}
-    curve = smile.fit(
-        *(fit.forward, years, strikes, chosen.is_call, iv, vega, chosen.spread),
-        *(status.view(np.int8), iv_fit),
-    )
+    curve = _solve(legs, chosen, fit, years)
     summary = aggregates.summarise(
         strikes,
         chosen.is_call,
         legs["open_interest"],
         legs["volume"],
-        iv,
-        status.view(np.int8),
+        legs["iv"],
+        legs["iv_status"].view(np.int8),
         fit.forward,
-        delta=delta,
-        gamma=gamma,
+        delta=legs["delta"],
+        gamma=legs["gamma"],
         discount=fit.discount,
         years=years,
     )
@@ -125,7 +100,7 @@ def enrich(snapshot: ChainSnapshot, *, rate: float, greeks: str = "all") -> Enri
         forward_residual=_or_none(fit.residual),
         forward_source=FORWARD_SOURCES[fit.source],
         lot=snapshot.lot,
-        n=n,
+        n=strikes.size,
         aggregates=_aggregates(summary),
         smile=_smile(curve),
     )
@@ -167,6 +142,38 @@ def _input_columns(given: Legs) -> dict[str, Column]:
         if column.shape != (n,):
             raise ValueError(f"column {name} has not the {n} legs of column strike")
     return legs
+
+
+def _solve(
+    legs: dict[str, Column], chosen: quotes.Prices, fit: forward.ForwardFit, years: float
+) -> smile.SmileFit:
+    """Fill the computed columns; gives the smile."""
+    strikes, kinds = legs["strike"], legs["kind"]
+    values = np.empty((len(_COMPUTED), strikes.size))
+    iv, delta, gamma, theta, vega, rho, iv_fit = values
+    status, source = np.empty((2, strikes.size), np.uint8)
+    solve(
+        fit.forward,
+        fit.discount,
+        years,
+        strikes,
+        chosen.is_call,
+        chosen.price,
+        iv,
+        delta,
+        gamma,
+        theta,
+        vega,
+        rho,
+        status.view(np.int8),
+    )
+    quotes.settle(chosen.lack, kinds, years, values, status, source)
+    legs |= zip(_COMPUTED, values, strict=True)
+    legs |= {"iv_status": status, "price_source": chosen.source, "greeks_source": source}
+    return smile.fit(
+        *(fit.forward, years, strikes, chosen.is_call, iv, vega, chosen.spread),
+        *(status.view(np.int8), iv_fit),
+    )
 
 
 def _keep_provided(legs: dict[str, Column]) -> None:
