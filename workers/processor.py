@@ -4,6 +4,7 @@ A body that does not decode becomes a dead letter with its reason, and the group
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from pipeline import bodies, dhan, dhan_chain, enrich, frames, schemas
 from pipeline.entries import Entry, NewEntry
@@ -29,43 +30,83 @@ async def process(context: Context) -> None:
     await asyncio.gather(*(_process_shard(context, n) for n in range(context.topics.shards)))
 
 
-async def _process_shard(context: Context, shard: int) -> None:
-    telemetry, settings = context.telemetry, context.settings
-    read = telemetry.counter("entries_read", "entries read")
-    written = telemetry.counter("entries_written", "entries written to the enriched stream")
-    contracts = telemetry.counter("contracts", "contracts enriched")
-    record_age = telemetry.histogram("age_enriched", "from receipt to the enriched entry")
-    target = context.topics.enriched(shard)
-    consumer = Consumer(
-        context, context.topics.raw(shard), "processor", dead_stream=context.topics.dead(shard)
-    )
-    async for batch in consumer.batches(count=BATCH):
-        read.add(len(batch))
+async def _process_shard(context: Context, number: int) -> None:
+    """Work one shard: while a batch is derived, the next is read and the last is finished.
+
+    Deriving keeps the processor busy and Redis idle, the other two do the reverse. Batches are
+    finished one after another, so results stand in the order of their entries.
+    """
+    shard = _Shard(context, number)
+    batches = shard.consumer.batches(count=BATCH)
+    finishing: asyncio.Task[None] | None = None
+    async with asyncio.TaskGroup() as group:
+        coming = group.create_task(_next(batches))
+        while (batch := await coming) is not None:
+            coming = group.create_task(_next(batches))
+            results = await shard.derive(batch)
+            if finishing is not None:
+                await finishing
+            finishing = group.create_task(shard.finish(results))
+    await shard.consumer.close()
+
+
+async def _next(batches: AsyncIterator[list[Entry]]) -> list[Entry] | None:
+    return await anext(batches, None)
+
+
+class _Shard:
+    """One shard of the raw stream, and what is counted of it."""
+
+    def __init__(self, context: Context, number: int) -> None:
+        telemetry, topics = context.telemetry, context.topics
+        self.consumer = Consumer(
+            context, topics.raw(number), "processor", dead_stream=topics.dead(number)
+        )
+        self._context = context
+        self._target = topics.enriched(number)
+        self._read = telemetry.counter("entries_read", "entries read")
+        self._written = telemetry.counter(
+            "entries_written", "entries written to the enriched stream"
+        )
+        self._contracts = telemetry.counter("contracts", "contracts enriched")
+        self._age = telemetry.histogram("age_enriched", "from receipt to the enriched entry")
+
+    async def derive(self, batch: list[Entry]) -> list[tuple[Entry, NewEntry]]:
+        """What comes of each entry; those of which nothing comes are dead letters."""
+        telemetry, settings, clock = (
+            self._context.telemetry,
+            self._context.settings,
+            self._context.clock,
+        )
+        self._read.add(len(batch))
+        results: list[tuple[Entry, NewEntry]] = []
         with telemetry.span("process", (entry.traceparent for entry in batch)) as traceparent:
-            results: list[tuple[Entry, NewEntry]] = []
             for entry in batch:
+                await asyncio.sleep(0)  # let what is read and finished meanwhile go on
                 try:
                     result, legs = derive(
                         entry,
-                        te=context.clock.now_ns(),
+                        te=clock.now_ns(),
                         rate=settings.rate,
                         greeks=settings.greeks,
                         traceparent=traceparent,
                     )
                 except DecodeError as error:
-                    await consumer.dead_letter(entry, "undecodable", str(error))
+                    await self.consumer.dead_letter(entry, "undecodable", str(error))
                 except Exception as error:
                     telemetry.log.exception("enrichment_failed", key=entry.key)
-                    await consumer.dead_letter(entry, "internal", repr(error))
+                    await self.consumer.dead_letter(entry, "internal", repr(error))
                 else:
                     results.append((entry, result))
-                    contracts.add(legs)
-            if results:
-                appended = await consumer.finish(target, results)
-                written.add(sum(place is not None for place in appended))
+                    self._contracts.add(legs)
+        return results
+
+    async def finish(self, results: list[tuple[Entry, NewEntry]]) -> None:
+        """Acknowledge entries and append what came of them."""
         if results:
-            record_age((context.clock.now_ns() - results[-1][0].ts) / 1e9)
-    await consumer.close()
+            appended = await self.consumer.finish(self._target, results)
+            self._written.add(sum(place is not None for place in appended))
+            self._age((self._context.clock.now_ns() - results[-1][0].ts) / 1e9)
 
 
 def derive(

@@ -1,5 +1,6 @@
 """Raw to enriched on a real server: every kind of bad body ends where it should."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,13 @@ from pipeline import bodies, frames, models
 from pipeline.entries import NewEntry, decode_entry
 from pipeline.models import IvStatus
 from pipeline.runtime import Context
-from tests.support import bus, chains
+from tests.support import bus, chains, worker_process
 from workers import processor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_kernels() -> None:
+    processor.warmup()
 
 
 async def processed(context: Context, entries: list[NewEntry]) -> None:
@@ -157,3 +163,38 @@ async def test_reprocessing_after_a_restart_enriches_to_the_same_bytes(valkey: s
         await processed(context, [raw(chains.encoded(chains.body(21)), 3)])
         both = [item[1][b"data"] for item in await context.redis.xrange("stream:enriched")]
         assert both[3:6] == first
+
+
+async def enriched_ids(context: Context) -> list[str]:
+    return [decode_entry(*item).id for item in await context.redis.xrange("stream:enriched")]
+
+
+async def test_results_stand_in_the_order_of_their_entries_over_many_batches(valkey: str) -> None:
+    async with bus.context(valkey) as context:
+        bad = raw(b"{}", 1_000)
+        entries = [raw(chains.encoded(chains.body(3)), number) for number in range(75)]
+        await processed(context, [*entries[:20], bad, *entries[20:]])
+        revision = models.CALCULATION_REVISION
+        assert await enriched_ids(context) == [f"{entry.id}:r{revision}" for entry in entries]
+        assert [letter[b"id"].decode() for letter in await dead_letters(context)] == [bad.id]
+        assert (await context.redis.xpending(context.topics.raw(), "processor"))["pending"] == 0
+
+
+async def test_killed_in_the_middle_it_leaves_nothing_out_and_nothing_twice(valkey: str) -> None:
+    async with bus.context(valkey, max_attempts=100) as context:
+        entries = [raw(chains.encoded(chains.body(101)), number) for number in range(240)]
+        await bus.append(context, context.topics.raw(), *entries)
+        finished = 0
+        while finished < len(entries):
+            with worker_process.running("workers.processor", context.settings) as process:
+                goal = min(finished + 100, len(entries))
+                async with asyncio.timeout(60):
+                    while finished < goal:
+                        assert process.poll() is None
+                        finished = await context.redis.xlen("stream:enriched")
+                process.kill()
+            finished = await context.redis.xlen("stream:enriched")
+        revision = models.CALCULATION_REVISION
+        found = await enriched_ids(context)
+        assert sorted(found) == sorted(f"{entry.id}:r{revision}" for entry in entries)
+        assert (await context.redis.xpending(context.topics.raw(), "processor"))["pending"] == 0
