@@ -18,6 +18,7 @@ from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
+    "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),
 }
 
