@@ -175,9 +175,8 @@ def _spot(value: float | None) -> float | None:
 
 def _columns(oc: dict[float, _Sides]) -> tuple[dict[str, Column], int | None] | None:
     """The columns of a chain and its lot; None where its strikes are no prices, ascending."""
-    strikes = np.fromiter(oc, np.float64, len(oc))
-    _pack.encode_into(list(oc.values()), _scratch.packed)
-    numbers = records.read(_scratch.packed, _LAYOUT, 2 * len(oc), each=2)
+    _pack.encode_into(oc, _scratch.packed)
+    strikes, numbers = records.read(_scratch.packed, _LAYOUT, len(oc), each=2)
     room = numbers.shape[1]
     strike, kind = np.empty(room), np.empty(room, np.uint8)
     prices = np.empty((len(_PRICES), room))

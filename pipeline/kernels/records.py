@@ -40,20 +40,21 @@ def layout(fields: list[tuple[str, int, int]]) -> Layout:
     return Layout(*(np.ascontiguousarray(column) for column in columns.T))
 
 
-def read(packed: bytes | bytearray, layout: Layout, records: int, each: int = 1) -> Floats:
-    """The matrix (lines, records) of an array of maps that hold `each` records in turn.
+def read(
+    packed: bytes | bytearray, layout: Layout, maps: int, each: int = 1
+) -> tuple[Floats, Floats]:
+    """Keys (maps) and matrix (lines, maps·each) of a map from numbers to maps of `each` records.
 
-    The first field of the layout is then a record's key in its map. Raises ValueError where the
-    bytes are not of that layout.
+    The first field of the layout is a record, under its key in its map. Raises ValueError where
+    the bytes are not of that layout.
     """
-    matrix = np.empty((int(layout.lines.max()) + 1, records))
-    # msgpack's head of an array has its length in four bits, two bytes or four.
-    maps = records // each
+    keys, matrix = np.empty(maps), np.empty((int(layout.lines.max()) + 1, maps * each))
+    # msgpack's head of a map has its length in four bits, two bytes or four.
     start = 1 if maps < 16 else 3 if maps < 65_536 else 5
     view = np.frombuffer(memoryview(packed).toreadonly(), np.uint8)
-    if _read(view, start, each, *layout, matrix) != len(packed):
+    if _read(view, start, *layout, keys, matrix) != len(packed):
         raise ValueError("the bytes are not of the layout")
-    return matrix
+    return keys, matrix
 
 
 def _big_endian_float(_typing: Any, buffer: Any, position: Any) -> Any:
@@ -77,21 +78,25 @@ _load: Any = intrinsic(_big_endian_float)
 def _read(
     packed: NDArray[np.uint8],
     start: int,
-    each: int,
     key_bytes: Places,
     inside: Places,
     lines: Places,
+    keys: Floats,
     matrix: Floats,
 ) -> int:
-    """Fill the matrix; the position behind the last record, or -1 where the layout is another."""
+    """Fill both outputs; the position behind the last record, or -1 where the layout is another."""
     one = np.uint64(1)
     eight = np.uint64(8)
     size = np.uint64(packed.size)
     fields = np.uint64(key_bytes.size)
     position = np.uint64(start)
+    each = matrix.shape[1] // max(keys.size, 1)
     for record in range(matrix.shape[1]):
         if record % each == 0:
-            position += one  # the head of the map
+            if position + eight >= size or packed[position] != _FLOAT:
+                return -1
+            keys[record // each] = _load(packed, position + one)
+            position += one + eight + one  # with the head of the map that it is the key of
         field = np.uint64(0)
         while field < fields:
             position += key_bytes[field]
