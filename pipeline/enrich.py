@@ -41,7 +41,11 @@ FORWARD_SOURCES = {
 }
 SMILE_STATUSES = {smile.OK: "ok", smile.POOR: "poor", smile.ARBITRAGE: "arbitrage"}
 _COLUMNS = tuple(spec.name for spec in LEG_COLUMNS)
-_INPUTS = tuple(spec for spec in LEG_COLUMNS if spec.name not in COMPUTED_COLUMNS)
+_INPUTS = tuple(
+    (spec, spec.name, np.dtype(spec.dtype))
+    for spec in LEG_COLUMNS
+    if spec.name not in COMPUTED_COLUMNS
+)
 _COMPUTED = ("iv", "delta", "gamma", "theta", "vega", "rho", "iv_fit")
 
 
@@ -133,12 +137,12 @@ def _input_columns(given: Legs) -> dict[str, Column]:
     """Every column that a provider can fill, in its dtype; those not given are empty."""
     n = np.asarray(given["strike"]).size
     legs: dict[str, Column] = {}
-    for spec in _INPUTS:
-        name, column = spec.name, given.get(spec.name)
+    for spec, name, dtype in _INPUTS:
+        column = given.get(name)
         if column is None:
             legs[name] = empty_column(spec, n)
             continue
-        legs[name] = column = np.ascontiguousarray(column, spec.dtype)
+        legs[name] = column = np.ascontiguousarray(column, dtype)
         if column.shape != (n,):
             raise ValueError(f"column {name} has not the {n} legs of column strike")
     return legs

@@ -76,16 +76,19 @@ def _choose(
     out_lack: Codes,
     out_is_call: Booleans,
 ) -> None:
+    # `&` for `and`: quotes come and go from leg to leg, so that branches would be guessed wrong.
     for i in range(kinds.size):
         spread = ask[i] - bid[i]
-        is_quoted = 0.0 < bid[i] < np.inf and 0.0 < ask[i] < np.inf
-        is_sane = is_quoted and 0.0 <= spread <= max(bid[i], WIDE_SPREAD)
+        is_quoted = (bid[i] > 0.0) & (bid[i] < np.inf) & (ask[i] > 0.0) & (ask[i] < np.inf)
+        is_sane = is_quoted & (spread >= 0.0) & (spread <= max(bid[i], WIDE_SPREAD))
         has_last = abs(last[i]) > 0.0
-        out_price[i] = 0.5 * bid[i] + 0.5 * ask[i] if is_sane else last[i] if has_last else np.nan
+        fallback = last[i] if has_last else np.nan
+        out_price[i] = 0.5 * bid[i] + 0.5 * ask[i] if is_sane else fallback
         out_spread[i] = spread if is_sane else np.nan
-        out_source[i] = MID if is_sane else LAST if has_last else 0
-        lack = CROSSED if is_quoted and spread < 0.0 else NO_PRICE
-        out_lack[i] = 0 if is_sane or has_last else lack
+        other = LAST if has_last else 0
+        out_source[i] = MID if is_sane else other
+        lack = CROSSED if is_quoted & (spread < 0.0) else NO_PRICE
+        out_lack[i] = 0 if is_sane | has_last else lack
         out_is_call[i] = kinds[i] == CALL
 
 
