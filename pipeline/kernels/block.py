@@ -6,14 +6,12 @@ computed, those without a leg on harmless values, so that a leg's digits never d
 neighbours or on how many there are. Never solves anything.
 """
 
-import math
-
 import numpy as np
 
-from pipeline.kernels.compiling import Booleans, Floats, inlined
-from pipeline.kernels.elementary import log_near_one
+from pipeline.kernels.compiling import Booleans, Floats, Integers, inlined
 
-SIZE = 64  # legs
+# Legs; all lines together fit the first cache. Two blocks hold the 200 legs of a usual chain.
+SIZE = 104
 
 # Where each line starts. What came in, and what follows from forward, discount and years alone:
 FORWARD = 0 * SIZE
@@ -22,39 +20,33 @@ YEARS = 2 * SIZE
 STRIKE = 3 * SIZE
 SIDE = 4 * SIZE  # 1 for a call, -1 for a put
 PRICE = 5 * SIZE
-LOG_DISCOUNT = 6 * SIZE
-BY_FORWARD = 7 * SIZE  # 1/forward
-ROOT_YEARS = 8 * SIZE
-BY_ROOT_YEARS = 9 * SIZE  # 1/√years
-# The solution: x = |ln(forward/strike)|, s = iv·√years, y = x/s.
-X = 10 * SIZE
-S = 11 * SIZE
-BY_S = 12 * SIZE
-Y = 13 * SIZE
-BY_SHARE = 14 * SIZE  # min(forward, strike) over what is to be reached
-STATUS = 15 * SIZE
-IS_UPPER = 16 * SIZE  # 1 where what is missing to the maximum is to be reached
-IS_USABLE = 17 * SIZE  # 1 where what is to be reached is neither nothing nor next to nothing
-IS_OPEN = 18 * SIZE  # 1 where there is a volatility and no answer yet
+BARRED = 6 * SIZE  # the status that keeps every price from having a volatility, or OK
+LOG_DISCOUNT = 7 * SIZE
+BY_FORWARD = 8 * SIZE  # 1/forward
+ROOT_YEARS = 9 * SIZE
+BY_ROOT_YEARS = 10 * SIZE  # 1/√years
+# The solution: x = |ln(forward/strike)|, s = iv·√years, y = x/s, exp(-z²/2) with z = y - s/2.
+STATUS = 11 * SIZE
+X = 12 * SIZE
+S = 13 * SIZE
+BY_S = 14 * SIZE
+Y = 15 * SIZE
+DENSITY = 16 * SIZE
+D1 = 17 * SIZE
+# On the way there: min(forward, strike) over what is to be reached; flags are 0 or 1.
+BY_SHARE = 18 * SIZE
+IS_UPPER = 19 * SIZE  # what is missing to the maximum is to be reached
+IS_USABLE = 20 * SIZE  # what is to be reached is neither nothing nor next to nothing
+IS_OPEN = 21 * SIZE  # there is a volatility, and no answer yet
 # Whatever passes from one loop to the next.
-FIRST = 19 * SIZE
-SECOND = 20 * SIZE
-THIRD = 21 * SIZE
+FIRST = 22 * SIZE
+SECOND = 23 * SIZE
+THIRD = 24 * SIZE
 # The results, in the order of the outputs.
-RESULTS = 22 * SIZE
-LINES = 28
+RESULTS = 25 * SIZE
+LINES = 31
 
 _HARMLESS_SHARE = 0.1  # of the discounted forward: an option at the money with s near 0.25
-
-
-@inlined
-def fill(scratch: Floats, forward: float, discount: float, years: float) -> None:
-    """Every place with these terms and a harmless leg."""
-    for i in range(SIZE):
-        scratch[FORWARD + i] = forward
-        scratch[DISCOUNT + i] = discount
-        scratch[YEARS + i] = years
-    _make_harmless(scratch, 0)
 
 
 @inlined
@@ -96,18 +88,6 @@ def load_legs(
 
 
 @inlined
-def derive_terms(scratch: Floats) -> None:
-    """What the Greeks need of forward, discount and years."""
-    for i in range(SIZE):
-        scratch[LOG_DISCOUNT + i] = log_near_one(scratch[DISCOUNT + i])
-    for i in range(SIZE):
-        root = math.sqrt(scratch[YEARS + i])
-        scratch[ROOT_YEARS + i] = root
-        scratch[BY_ROOT_YEARS + i] = 1.0 / root
-        scratch[BY_FORWARD + i] = 1.0 / scratch[FORWARD + i]
-
-
-@inlined
 def has_open_legs(scratch: Floats) -> bool:
     """Whether any leg has no answer yet."""
     is_any = False
@@ -117,10 +97,28 @@ def has_open_legs(scratch: Floats) -> bool:
 
 
 @inlined
-def move_leg(scratch: Floats, place: int, target: Floats, other: int) -> None:
-    """What came in and its terms, from one block to a place of another."""
-    for line in range(0, X, SIZE):
-        target[line + other] = scratch[line + place]
+def gather(
+    scratch: Floats,
+    terms: tuple[Floats, Floats, Floats],
+    strikes: Floats,
+    is_call: Booleans,
+    prices: Floats,
+    places: Integers,
+    count: int,
+) -> None:
+    """Legs from wherever they stand; the places behind them become harmless."""
+    for number in range(3):
+        values, line = terms[number], FORWARD + number * SIZE
+        if values.size > 0:
+            for i in range(count):
+                scratch[line + i] = values[places[i]]
+            for i in range(count, SIZE):
+                scratch[line + i] = 1.0
+    for i in range(count):
+        scratch[STRIKE + i] = strikes[places[i]]
+        scratch[SIDE + i] = 1.0 if is_call[places[i]] else -1.0
+        scratch[PRICE + i] = prices[places[i]]
+    _make_harmless(scratch, count)
 
 
 @inlined

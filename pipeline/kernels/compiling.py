@@ -4,7 +4,6 @@ Compilation waits for the first call, so that importing a kernel costs nothing; 
 argument to one type keeps a kernel at one compiled form. Never computes anything.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ Codes = NDArray[np.uint8]
 
 _FLOAT = np.dtype(np.float64)
 _BOOLEAN = np.dtype(np.bool_)
-_EMPTY = np.empty(0)
 
 
 def floats(values: ArrayLike) -> Floats:
@@ -35,21 +33,6 @@ def floats(values: ArrayLike) -> Floats:
     if type(values) is np.ndarray and values.dtype is _FLOAT:
         return _plain(values)
     return _plain(np.asarray(values, np.float64))
-
-
-def scalar_or_floats(values: ArrayLike) -> tuple[float, Floats]:
-    """(value, empty) of a scalar or an array of one element; else (NaN, the array).
-
-    Raises ValueError where the array is empty, since that would read as a scalar.
-    """
-    if type(values) is float:
-        return values, _EMPTY
-    array = floats(values)
-    if array.size == 1:
-        return float(array[0]), _EMPTY
-    if array.size == 0:
-        raise ValueError("an empty array where a number is wanted, or one for each leg")
-    return math.nan, array
 
 
 def booleans(values: ArrayLike) -> Booleans:

@@ -2,7 +2,9 @@
 
 Each is a polynomial on a reduced argument with the exponent put together from bits; their largest
 relative errors in exact arithmetic stand beside the constants, which
-tests/support/fit_constants.py derives. Never checks an argument.
+tests/support/fit_constants.py derives. Polynomials are put together in Estrin's order (pairs of
+terms, then pairs of pairs), which leaves few steps that wait for each other. Never checks an
+argument.
 """
 
 import numpy as np
@@ -71,19 +73,24 @@ def exponential(t: float) -> float:
     shifted = within * _LOG2_E + _ROUNDING
     halvings = shifted - _ROUNDING
     r = (within - halvings * _LN_TWO_HIGH) - halvings * _LN_TWO_LOW
-    p = _EXP[11] * r + _EXP[10]
-    p = (((p * r + _EXP[9]) * r + _EXP[8]) * r + _EXP[7]) * r + _EXP[6]
-    p = (((p * r + _EXP[5]) * r + _EXP[4]) * r + _EXP[3]) * r + _EXP[2]
-    p = (p * r + _EXP[1]) * r + _EXP[0]
+    c = _EXP
+    r2 = r * r
+    r4 = r2 * r2
+    low = (c[1] + c[2] * r) + (c[3] + c[4] * r) * r2
+    middle = (c[5] + c[6] * r) + (c[7] + c[8] * r) * r2
+    high = (c[9] + c[10] * r) + c[11] * r2
+    p = c[0] + r * (low + (middle + high * r4) * r4)
     scale = (np.float64(shifted).view(np.int64) + _BIAS) << _MANTISSA
     power = p * np.int64(scale).view(np.float64)
     return power if t >= LEAST_EXPONENT else 0.0
 
 
 @inlined
-def log_of_near(high: float, low: float) -> float:
-    """ln(high/low) to full relative accuracy, for low ≤ high ≤ 2.125·low."""
-    u = (high - low) / (high + low)
+def log_of_centred(u: float) -> float:
+    """ln((1+u)/(1-u)) to full relative accuracy for u from 0 to 0.36.
+
+    With u = (high - low)/(high + low) that is ln(high/low).
+    """
     return 2.0 * u * _atanh_over(u * u)
 
 
@@ -114,17 +121,20 @@ def rough_log_above_one(w: float) -> float:
     powers = bits >> _MANTISSA
     scale = np.int64((_BIAS - powers) << _MANTISSA).view(np.float64)
     u = w * scale + (scale - 1.0)
-    p = (_ROUGH_LOG[6] * u + _ROUGH_LOG[5]) * u + _ROUGH_LOG[4]
-    p = ((p * u + _ROUGH_LOG[3]) * u + _ROUGH_LOG[2]) * u + _ROUGH_LOG[1]
-    return _as_float(powers) * LN_TWO + u * (p * u + _ROUGH_LOG[0])
+    c = _ROUGH_LOG
+    u2 = u * u
+    p = ((c[0] + c[1] * u) + (c[2] + c[3] * u) * u2) + ((c[4] + c[5] * u) + c[6] * u2) * (u2 * u2)
+    return _as_float(powers) * LN_TWO + u * p
 
 
 @inlined
 def _atanh_over(square: float) -> float:
-    p = (_ATANH[10] * square + _ATANH[9]) * square + _ATANH[8]
-    p = ((p * square + _ATANH[7]) * square + _ATANH[6]) * square + _ATANH[5]
-    p = ((p * square + _ATANH[4]) * square + _ATANH[3]) * square + _ATANH[2]
-    return (p * square + _ATANH[1]) * square + _ATANH[0]
+    c = _ATANH
+    g2 = square * square
+    g4 = g2 * g2
+    low = (c[1] + c[2] * square) + (c[3] + c[4] * square) * g2
+    high = (c[5] + c[6] * square) + (c[7] + c[8] * square) * g2
+    return c[0] + square * (low + (high + (c[9] + c[10] * square) * g4) * g4)
 
 
 @inlined

@@ -93,12 +93,16 @@ def _mills_positive(z: float) -> float:
 @inlined
 def mills_quotient(z: float) -> float:
     """R(z) for z from 0 to 46."""
-    t = (_MILLS_TOP[10] * z + _MILLS_TOP[9]) * z + _MILLS_TOP[8]
-    t = ((t * z + _MILLS_TOP[7]) * z + _MILLS_TOP[6]) * z + _MILLS_TOP[5]
-    t = ((t * z + _MILLS_TOP[4]) * z + _MILLS_TOP[3]) * z + _MILLS_TOP[2]
-    t = (t * z + _MILLS_TOP[1]) * z + _MILLS_TOP[0]
-    b = (_MILLS_BOTTOM[11] * z + _MILLS_BOTTOM[10]) * z + _MILLS_BOTTOM[9]
-    b = ((b * z + _MILLS_BOTTOM[8]) * z + _MILLS_BOTTOM[7]) * z + _MILLS_BOTTOM[6]
-    b = ((b * z + _MILLS_BOTTOM[5]) * z + _MILLS_BOTTOM[4]) * z + _MILLS_BOTTOM[3]
-    b = ((b * z + _MILLS_BOTTOM[2]) * z + _MILLS_BOTTOM[1]) * z + _MILLS_BOTTOM[0]
-    return t / b
+    # Estrin's order: pairs of terms, then pairs of pairs, so that few steps wait for each other.
+    t, b = _MILLS_TOP, _MILLS_BOTTOM
+    z2 = z * z
+    z4 = z2 * z2
+    top = ((t[0] + t[1] * z) + (t[2] + t[3] * z) * z2) + (
+        (t[4] + t[5] * z) + (t[6] + t[7] * z) * z2
+    ) * z4
+    bottom = ((b[0] + b[1] * z) + (b[2] + b[3] * z) * z2) + (
+        (b[4] + b[5] * z) + (b[6] + b[7] * z) * z2
+    ) * z4
+    top += ((t[8] + t[9] * z) + t[10] * z2) * (z4 * z4)
+    bottom += ((b[8] + b[9] * z) + (b[10] + b[11] * z) * z2) * (z4 * z4)
+    return top / bottom

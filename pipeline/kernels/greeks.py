@@ -12,6 +12,9 @@ With P = min(F, K)·n(z), z = |ln(F/K)|/s - s/2 and s = iv·√T (so that P = F�
     rho    -T·V/100                             for one percentage point, forward fixed
 """
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,14 +28,12 @@ from pipeline.kernels.compiling import (
     floats,
     inlined,
     kernel,
-    scalar_or_floats,
 )
-from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI
+from pipeline.kernels.elementary import log_near_one
+from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI, mills_quotient
 from pipeline.kernels.implied import (
-    exponentials,
-    mills_ratios,
+    bar,
     solve_near,
-    solve_rest,
     solve_wide,
 )
 from pipeline.kernels.statuses import ILL_CONDITIONED
@@ -58,9 +59,6 @@ _WEIGHT = block.BY_SHARE
 _TAIL = block.IS_UPPER
 _ILL = np.float64(ILL_CONDITIONED)
 
-_LENGTHS_DIFFER = 1
-_TERMS_DIFFER = 2
-_CODE = np.dtype(np.int8)
 
 Outs = tuple[Floats, Floats, Floats, Floats, Floats, Floats]
 
@@ -179,38 +177,41 @@ def _solve(
     outs: Outs,
     out_status: NDArray[np.int8],
 ) -> None:
-    one_forward, forwards = scalar_or_floats(forward)
-    one_discount, discounts = scalar_or_floats(discount)
-    one_years, all_years = scalar_or_floats(years)
-    misfit = _solve_legs(
-        one_forward,
-        one_discount,
-        one_years,
-        forwards,
-        discounts,
-        all_years,
-        floats(strikes),
-        booleans(is_call),
-        floats(prices),
-        tick,
-        has_greeks,
-        outs,
-        out_status if out_status.dtype is _CODE else out_status.view(_CODE),
-    )
-    if misfit == _LENGTHS_DIFFER:
-        raise ValueError("strikes, is_call, prices and the outputs differ in length")
-    if misfit == _TERMS_DIFFER:
+    # What a chain's caller passes is most often what the compiled form takes; asking each array
+    # would take a fifth of the time of a chain. Any other type is a TypeError, since no second
+    # form may be compiled.
+    if isinstance(forward, float) and _solve_chain.overloads:
+        terms: Any = (forward, discount, years)
+        legs: Any = (strikes, is_call, prices, tick, has_greeks, outs, out_status)
+        try:
+            return _refuse(_solve_chain(*terms, *legs))
+        except TypeError:
+            pass
+    legs = (floats(strikes), booleans(is_call), floats(prices))
+    legs += (tick, has_greeks, outs, out_status.view(np.int8))
+    n = legs[0].size
+    terms = [floats(term) for term in (forward, discount, years)]
+    if all(term.size == 1 for term in terms):
+        scalars: Any = [float(term[0]) for term in terms]
+        _refuse(_solve_chain(*scalars, *legs))
+        _solve_chain.disable_compile()
+        return None
+    if any(term.size not in (1, n) for term in terms):
         raise ValueError("forward, discount and years want one element, or one for each leg")
+    full: Any = [term if term.size == n else np.full(n, term[0]) for term in terms]
+    return _refuse(_solve_legs(*full, *legs))
+
+
+def _refuse(has_misfit: bool) -> None:
+    if has_misfit:
+        raise ValueError("strikes, is_call, prices and the outputs differ in length")
 
 
 @kernel
-def _solve_legs(
+def _solve_chain(
     forward: float,
     discount: float,
     years: float,
-    forwards: Floats,
-    discounts: Floats,
-    all_years: Floats,
     strikes: Floats,
     is_call: Booleans,
     prices: Floats,
@@ -218,46 +219,133 @@ def _solve_legs(
     has_greeks: bool,
     outs: Outs,
     out_status: NDArray[np.int8],
-) -> int:
-    """What is wrong with the lengths, or 0. An array of a term, unless empty, goes before it."""
+) -> bool:
+    """Whether lengths differ; the legs of one chain."""
+    nothing = strikes[:0]
+    return _solve_blocks(
+        (forward, discount, years),
+        (nothing, nothing, nothing),
+        strikes,
+        is_call,
+        prices,
+        tick,
+        has_greeks,
+        outs,
+        out_status,
+    )
+
+
+@kernel
+def _solve_legs(
+    forward: Floats,
+    discount: Floats,
+    years: Floats,
+    strikes: Floats,
+    is_call: Booleans,
+    prices: Floats,
+    tick: float,
+    has_greeks: bool,
+    outs: Outs,
+    out_status: NDArray[np.int8],
+) -> bool:
+    """Whether lengths differ; legs of any chains."""
+    return _solve_blocks(
+        (1.0, 1.0, 1.0),
+        (forward, discount, years),
+        strikes,
+        is_call,
+        prices,
+        tick,
+        has_greeks,
+        outs,
+        out_status,
+    )
+
+
+@kernel
+def _solve_blocks(
+    chain: tuple[float, float, float],
+    terms: tuple[Floats, Floats, Floats],
+    strikes: Floats,
+    is_call: Booleans,
+    prices: Floats,
+    tick: float,
+    has_greeks: bool,
+    outs: Outs,
+    out_status: NDArray[np.int8],
+) -> bool:
+    """Whether lengths differ. Terms go before the chain's, unless they are empty."""
     n = strikes.size
-    terms = (forwards, discounts, all_years)
     outputs = len(outs) if has_greeks else 1
     if not n == is_call.size == prices.size == out_status.size:
-        return _LENGTHS_DIFFER
+        return True
     for number in range(outputs):
         if outs[number].size != n:
-            return _LENGTHS_DIFFER
-    for number in range(len(terms)):
-        if terms[number].size not in (0, n):
-            return _TERMS_DIFFER
+            return True
     scratch = np.empty(block.LINES * SIZE)
-    far = np.empty(block.LINES * SIZE)
     places = np.empty(SIZE, np.int64)
     waiting = 0
-    block.fill(scratch, forward, discount, years)
-    block.fill(far, 1.0, 1.0, 1.0)
-    block.derive_terms(scratch)
+    _fill(scratch, chain)
     for start in range(0, n, SIZE):
         count = min(SIZE, n - start)
         block.load_legs(scratch, strikes, is_call, prices, start, count)
         if block.load_terms(scratch, terms, start, count):
-            block.derive_terms(scratch)
+            _derive(scratch)
         solve_near(scratch)
         _finish(scratch, tick, has_greeks)
         _store(scratch, outs, outputs, out_status, start, count)
-        if block.has_open_legs(scratch):
+        is_last = start + count == n
+        if block.has_open_legs(scratch) or (is_last and waiting > 0):
             for i in range(count):
                 if scratch[block.IS_OPEN + i] != 0.0:
-                    block.move_leg(scratch, i, far, waiting)
                     places[waiting] = start + i
                     waiting += 1
-                    if waiting == SIZE:
-                        _solve_far(far, places, waiting, tick, outs, outputs, out_status)
-                        waiting = 0
-    if waiting > 0:
-        _solve_far(far, places, waiting, tick, outs, outputs, out_status)
-    return 0
+                if waiting == SIZE or (waiting > 0 and is_last and i == count - 1):
+                    far = np.empty(block.LINES * SIZE)
+                    _fill(far, chain)
+                    block.gather(far, terms, strikes, is_call, prices, places, waiting)
+                    if terms[0].size > 0:
+                        _derive(far)
+                    _solve_far(far, places, waiting, tick, outs, outputs, out_status)
+                    waiting = 0
+    return False
+
+
+@inlined
+def _fill(scratch: Floats, chain: tuple[float, float, float]) -> None:
+    """A chain's forward, discount and years, and what follows from them, at every place."""
+    barred, log_discount, by_forward, root, by_root = _derived(chain[0], chain[1], chain[2])
+    for i in range(SIZE):
+        scratch[block.FORWARD + i] = chain[0]
+        scratch[block.DISCOUNT + i] = chain[1]
+        scratch[block.YEARS + i] = chain[2]
+        scratch[block.BARRED + i] = barred
+        scratch[block.LOG_DISCOUNT + i] = log_discount
+        scratch[block.BY_FORWARD + i] = by_forward
+        scratch[block.ROOT_YEARS + i] = root
+        scratch[block.BY_ROOT_YEARS + i] = by_root
+
+
+@inlined
+def _derive(scratch: Floats) -> None:
+    for i in range(SIZE):
+        barred, log_discount, by_forward, root, by_root = _derived(
+            scratch[block.FORWARD + i], scratch[block.DISCOUNT + i], scratch[block.YEARS + i]
+        )
+        scratch[block.BARRED + i] = barred
+        scratch[block.LOG_DISCOUNT + i] = log_discount
+        scratch[block.BY_FORWARD + i] = by_forward
+        scratch[block.ROOT_YEARS + i] = root
+        scratch[block.BY_ROOT_YEARS + i] = by_root
+
+
+@inlined
+def _derived(
+    forward: float, discount: float, years: float
+) -> tuple[float, float, float, float, float]:
+    root = math.sqrt(years)
+    barred = bar(forward, discount, years)
+    return barred, log_near_one(discount), 1.0 / forward, root, 1.0 / root
 
 
 @inlined
@@ -289,8 +377,7 @@ def _solve_far(
     out_status: NDArray[np.int8],
 ) -> None:
     """Legs that one step did not solve, put back where they came from."""
-    solve_wide(far)
-    solve_rest(far, count)
+    solve_wide(far, count)
     _finish(far, tick, outputs > 1)
     for i in range(count):
         out_status[places[i]] = np.int8(far[_STATUS + i])
@@ -302,31 +389,23 @@ def _solve_far(
 
 @kernel
 def _finish(scratch: Floats, tick: float, has_greeks: bool) -> None:
-    """Volatility, status and, if wanted, the Greeks of a block whose S and BY_S are there."""
-    for i in range(SIZE):
-        s = scratch[block.S + i]
-        y = scratch[block.X + i] * scratch[block.BY_S + i]
-        z = y - 0.5 * s
-        d1 = (y + 0.5 * s) if scratch[block.FORWARD + i] >= scratch[block.STRIKE + i] else -z
-        scratch[block.FIRST + i] = -0.5 * z * z
-        scratch[block.Y + i] = abs(d1)
-        scratch[block.THIRD + i] = d1 * scratch[block.SIDE + i]
-    exponentials(scratch, block.FIRST)
+    """Volatility, status and, if wanted, the Greeks of a block that is solved."""
     for i in range(SIZE):
         s, status = scratch[block.S + i], scratch[block.STATUS + i]
         low = min(scratch[block.FORWARD + i], scratch[block.STRIKE + i])
-        peak = low * INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
+        peak = low * INVERSE_ROOT_TWO_PI * scratch[block.DENSITY + i]
         weight = scratch[block.DISCOUNT + i] * peak
         is_ill = (status == 0.0) & (0.5 * tick > MOST_TICK_EFFECT * (weight * s))
         # NaN where there is no volatility, and so in everything that it enters.
-        weight = weight if status == 0.0 else np.nan
-        scratch[block.FIRST + i] = _ILL if is_ill else status
-        scratch[_IV + i] = (s if status == 0.0 else np.nan) * scratch[block.BY_ROOT_YEARS + i]
-        scratch[_WEIGHT + i] = weight
+        s = s if status == 0.0 else np.nan
+        scratch[_STATUS + i] = _ILL if is_ill else status
+        scratch[_IV + i] = s * scratch[block.BY_ROOT_YEARS + i]
+        scratch[_WEIGHT + i] = weight if status == 0.0 else np.nan
         # Of the tail N(-|d1|) = F·n(d1)·R(|d1|)/F what is there before R.
         scratch[_TAIL + i] = peak * scratch[block.BY_FORWARD + i]
     if has_greeks:
-        mills_ratios(scratch, block.Y, block.SECOND)
+        for i in range(SIZE):
+            scratch[block.SECOND + i] = mills_quotient(abs(scratch[block.D1 + i]))
         _greeks(scratch)
 
 
@@ -335,9 +414,10 @@ def _greeks(scratch: Floats) -> None:
     for i in range(SIZE):
         weight, by_forward = scratch[_WEIGHT + i], scratch[block.BY_FORWARD + i]
         tail = scratch[_TAIL + i] * scratch[block.SECOND + i]
-        chance = tail if scratch[block.THIRD + i] < 0.0 else 1.0 - tail
+        side = scratch[block.SIDE + i]
+        chance = tail if side * scratch[block.D1 + i] < 0.0 else 1.0 - tail
         nothing = 0.0 * weight
-        signed = scratch[block.SIDE + i] * scratch[block.DISCOUNT + i]
+        signed = side * scratch[block.DISCOUNT + i]
         scratch[_DELTA + i] = signed * chance + nothing
         scratch[_GAMMA + i] = weight * by_forward * by_forward * scratch[block.BY_S + i]
     for i in range(SIZE):

@@ -13,26 +13,26 @@ import math
 
 import numpy as np
 
-from pipeline.kernels import block, bracketed
+from pipeline.kernels import block, bracketed, statuses
 from pipeline.kernels.block import SIZE
 from pipeline.kernels.bracketed import EPSILON, LEAST, MOST
 from pipeline.kernels.compiling import Floats, inlined, kernel
 from pipeline.kernels.elementary import (
     exponential,
     log_near_one,
-    log_of_near,
+    log_of_centred,
     log_of_ratio,
     rough_log_above_one,
 )
 from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI, mills_quotient
-from pipeline.kernels.statuses import (
-    ABOVE_MAXIMUM,
-    AT_INTRINSIC,
-    BELOW_INTRINSIC,
-    EXPIRED,
-    INVALID,
-    OK,
-)
+
+# As the lines of a block hold them.
+_OK = float(statuses.OK)
+_BELOW_INTRINSIC = float(statuses.BELOW_INTRINSIC)
+_AT_INTRINSIC = float(statuses.AT_INTRINSIC)
+_ABOVE_MAXIMUM = float(statuses.ABOVE_MAXIMUM)
+_INVALID = float(statuses.INVALID)
+_EXPIRED = float(statuses.EXPIRED)
 
 # The fast path: strikes within this ratio of the forward, s up to this, and no smaller a share of
 # min(F, K). There the eight terms of the series below are exact to rounding.
@@ -70,45 +70,88 @@ _SEED_BOTTOM = (
 
 
 @inlined
-def prepare(scratch: Floats) -> None:
-    """Status, what is to be reached, and the ratio that the seed starts from."""
+def bar(forward: float, discount: float, years: float) -> float:
+    """The status that keeps every price of a chain from having a volatility, or OK."""
+    is_sane = ((forward >= LEAST) & (forward <= MOST)) & (
+        (discount >= LEAST) & (discount <= MOST) & (years <= MOST)
+    )
+    status = _OK if is_sane else _INVALID
+    return _EXPIRED if years <= 0.0 else status
+
+
+@inlined
+def aim(
+    forward: float, discount: float, strike: float, side: float, price: float, barred: float
+) -> tuple[float, float, float]:
+    """(status, what is above the intrinsic value, what is missing to the maximum), discounted."""
+    excess = price - discount * max((forward - strike) * side, 0.0)
+    ceiling = discount * (forward if side > 0.0 else strike)
+    room = ceiling - price
+    status = _ABOVE_MAXIMUM if room <= EPSILON * ceiling else _OK
+    status = _AT_INTRINSIC if excess <= EPSILON * price else status
+    status = _BELOW_INTRINSIC if excess < -EPSILON * price else status
+    is_sane = (strike >= LEAST) & (strike <= MOST) & (price >= 0.0) & (price < np.inf)
+    status = status if is_sane else _INVALID
+    return (barred if barred != _OK else status), excess, room
+
+
+@inlined
+def _prepare_near(scratch: Floats) -> None:
+    """What is to be reached, and the ratio that the seed starts from."""
     for i in range(SIZE):
         forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
-        discount, years = scratch[block.DISCOUNT + i], scratch[block.YEARS + i]
-        price, side = scratch[block.PRICE + i], scratch[block.SIDE + i]
-        excess = price - discount * max((forward - strike) * side, 0.0)
-        ceiling = discount * (forward if side > 0.0 else strike)
-        room = ceiling - price
-        low, high = min(forward, strike), max(forward, strike)
-        status = np.float64(OK)
-        status = np.float64(ABOVE_MAXIMUM) if room <= EPSILON * ceiling else status
-        status = np.float64(AT_INTRINSIC) if excess <= EPSILON * price else status
-        status = np.float64(BELOW_INTRINSIC) if excess < -EPSILON * price else status
-        is_sane = (
-            ((forward >= LEAST) & (forward <= MOST))
-            & ((strike >= LEAST) & (strike <= MOST))
-            & ((discount >= LEAST) & (discount <= MOST))
-            & ((price >= 0.0) & (price < np.inf) & (years <= MOST))
+        discount = scratch[block.DISCOUNT + i]
+        status, excess, room = aim(
+            forward,
+            discount,
+            strike,
+            scratch[block.SIDE + i],
+            scratch[block.PRICE + i],
+            scratch[block.BARRED + i],
         )
-        status = status if is_sane else np.float64(INVALID)
-        status = np.float64(EXPIRED) if years <= 0.0 else status
+        low, high = min(forward, strike), max(forward, strike)
+        unit = discount * low
+        is_near = ((status == _OK) & (excess <= room)) & (
+            (excess > LEAST_SHARE * unit) & (high <= NEAR_RATIO * low)
+        )
+        by_excess = 1.0 / (excess if is_near else _STAND_IN_SHARE * unit)
+        distance = max(high - low, high * _LEAST_DISTANCE)
         scratch[block.STATUS + i] = status
+        scratch[block.IS_OPEN + i] = 0.0 if is_near else 1.0
+        scratch[block.BY_SHARE + i] = unit * by_excess
+        scratch[block.FIRST + i] = distance * discount * by_excess
+        scratch[block.SECOND + i] = distance / (high + low)
+
+
+@inlined
+def _prepare_wide(scratch: Floats) -> None:
+    """As `_prepare_near`, for either end of the price range."""
+    for i in range(SIZE):
+        forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
+        discount = scratch[block.DISCOUNT + i]
+        status, excess, room = aim(
+            forward,
+            discount,
+            strike,
+            scratch[block.SIDE + i],
+            scratch[block.PRICE + i],
+            scratch[block.BARRED + i],
+        )
+        low, high = min(forward, strike), max(forward, strike)
         unit = discount * low
         is_upper = room < excess
         wanted = room if is_upper else excess
-        is_usable = (status == 0.0) & (wanted > LEAST_SHARE * unit)
+        is_usable = (status == _OK) & (wanted > LEAST_SHARE * unit)
         by_wanted = 1.0 / (wanted if is_usable else _STAND_IN_SHARE * unit)
         distance = max(high - low, high * _LEAST_DISTANCE)
         by_share = unit * by_wanted
+        scratch[block.STATUS + i] = status
+        scratch[block.IS_UPPER + i] = 1.0 if is_upper else 0.0
+        scratch[block.IS_USABLE + i] = 1.0 if is_usable else 0.0
         scratch[block.BY_SHARE + i] = by_share
         # For a price near its maximum the seed wants the logarithm of the share itself.
         scratch[block.FIRST + i] = by_share - 1.0 if is_upper else distance * discount * by_wanted
-        scratch[block.IS_UPPER + i] = 1.0 if is_upper else 0.0
-        scratch[block.IS_USABLE + i] = 1.0 if is_usable else 0.0
-        is_near = is_usable & (high <= NEAR_RATIO * low) & (room >= excess)
-        scratch[block.IS_OPEN + i] = 0.0 if is_near else 1.0
-        scratch[block.SECOND + i] = high
-        scratch[block.THIRD + i] = low
+        scratch[block.X + i] = log_of_ratio(high, low)
 
 
 @inlined
@@ -119,10 +162,11 @@ def seed(scratch: Floats) -> None:
     for i in range(SIZE):
         t = scratch[block.SECOND + i]
         v = math.sqrt(t + 2.0)
-        top = (_SEED_TOP[5] * v + _SEED_TOP[4]) * v + _SEED_TOP[3]
-        top = ((top * v + _SEED_TOP[2]) * v + _SEED_TOP[1]) * v + _SEED_TOP[0]
-        bottom = (_SEED_BOTTOM[5] * v + _SEED_BOTTOM[4]) * v + _SEED_BOTTOM[3]
-        bottom = ((bottom * v + _SEED_BOTTOM[2]) * v + _SEED_BOTTOM[1]) * v + _SEED_BOTTOM[0]
+        v2 = v * v
+        v4 = v2 * v2
+        p, q = _SEED_TOP, _SEED_BOTTOM
+        top = ((p[0] + p[1] * v) + (p[2] + p[3] * v) * v2) + (p[4] + p[5] * v) * v4
+        bottom = ((q[0] + q[1] * v) + (q[2] + q[3] * v) * v2) + (q[4] + q[5] * v) * v4
         scratch[block.FIRST + i] = v * top
         scratch[block.THIRD + i] = t * bottom
     for i in range(SIZE):
@@ -150,10 +194,10 @@ def mills_ratios(scratch: Floats, line: int, target: int) -> None:
 
 @kernel
 def solve_near(scratch: Floats) -> None:
-    """S, BY_S and STATUS of the block; IS_OPEN where only `solve_wide` can tell."""
-    prepare(scratch)
+    """STATUS and the solution of the block; IS_OPEN where only `solve_wide` can tell."""
+    _prepare_near(scratch)
     for i in range(SIZE):
-        scratch[block.X + i] = log_of_near(scratch[block.SECOND + i], scratch[block.THIRD + i])
+        scratch[block.X + i] = log_of_centred(scratch[block.SECOND + i])
     seed(scratch)
     for i in range(SIZE):
         s = scratch[block.S + i]
@@ -162,11 +206,12 @@ def solve_near(scratch: Floats) -> None:
         z = y - 0.5 * s
         scratch[block.BY_S + i] = by_s
         scratch[block.Y + i] = y
-        scratch[block.FIRST + i] = -0.5 * z * z
-    exponentials(scratch, block.FIRST)
+        scratch[block.DENSITY + i] = -0.5 * z * z
+    exponentials(scratch, block.DENSITY)
     mills_ratios(scratch, block.Y, block.SECOND)
     _difference_by_moments(scratch)
     _step_near(scratch)
+    _settle_near(scratch)
 
 
 @inlined
@@ -209,23 +254,44 @@ def _difference_by_moments(scratch: Floats) -> None:
 
 @inlined
 def _step_near(scratch: Floats) -> None:
+    """The relative change of s into FIRST."""
     for i in range(SIZE):
-        s, by_s, y = scratch[block.S + i], scratch[block.BY_S + i], scratch[block.Y + i]
+        s, y = scratch[block.S + i], scratch[block.Y + i]
         amplitude = scratch[block.THIRD + i]
-        share = INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i] * amplitude
+        share = INVERSE_ROOT_TWO_PI * scratch[block.DENSITY + i] * amplitude
         e = share * scratch[block.BY_SHARE + i] - 1.0
         # ln(1 + e) by its series.
-        miss = e * (1.0 + e * (-0.5 + e * (1.0 / 3.0 + e * (-0.25 + e * (0.2 - e * (1.0 / 6.0))))))
-        step = householder(miss, amplitude * by_s, y, 0.5 * s)
-        is_done = (
-            (scratch[block.IS_OPEN + i] == 0.0)
-            & (s <= NEAR_S)
-            & (abs(e) <= _NEAR_MISS)
-            & (abs(step) <= _NEAR_STEP)
+        ee = e * e
+        series = (1.0 / 3.0 - 0.25 * e) + (0.2 - e * (1.0 / 6.0)) * ee
+        miss = e * ((1.0 - 0.5 * e) + series * ee)
+        step = householder(miss, amplitude * scratch[block.BY_S + i], y, 0.5 * s)
+        is_done = ((scratch[block.IS_OPEN + i] == 0.0) & (s <= NEAR_S)) & (
+            (abs(e) <= _NEAR_MISS) & (abs(step) <= _NEAR_STEP)
         )
-        scratch[block.S + i] = s + s * step
-        scratch[block.BY_S + i] = by_s * (1.0 - step * (1.0 - step * (1.0 - step)))
-        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != 0.0) else 1.0
+        is_over = is_done | (scratch[block.STATUS + i] != _OK)
+        scratch[block.IS_OPEN + i] = 0.0 if is_over else 1.0
+        scratch[block.FIRST + i] = step
+
+
+@inlined
+def _settle_near(scratch: Floats) -> None:
+    """The solution after the step, the density by the few terms that so small a step leaves."""
+    for i in range(SIZE):
+        s, by_s, y = scratch[block.S + i], scratch[block.BY_S + i], scratch[block.Y + i]
+        step = scratch[block.FIRST + i]
+        before = y - 0.5 * s
+        s += s * step
+        by_s *= 1.0 - step * (1.0 - step * (1.0 - step))
+        y, h = scratch[block.X + i] * by_s, 0.5 * s
+        z = y - h
+        e = 0.5 * (before - z) * (before + z)
+        ee = e * e
+        series = (0.5 + e * (1.0 / 6.0)) + (1.0 / 24.0 + e * (1.0 / 120.0)) * ee
+        scratch[block.S + i] = s
+        scratch[block.BY_S + i] = by_s
+        scratch[block.DENSITY + i] *= 1.0 + (e + ee * (series + ee * ee * (1.0 / 720.0)))
+        is_above = scratch[block.FORWARD + i] >= scratch[block.STRIKE + i]
+        scratch[block.D1 + i] = y + h if is_above else -z
 
 
 @inlined
@@ -243,16 +309,25 @@ def householder(miss: float, slope: float, y: float, h: float) -> float:
 
 
 @kernel
-def solve_wide(scratch: Floats) -> None:
-    """S, BY_S and STATUS of a block anywhere; IS_OPEN where only `bracketed` can tell."""
-    prepare(scratch)
-    for i in range(SIZE):
-        scratch[block.X + i] = log_of_ratio(scratch[block.SECOND + i], scratch[block.THIRD + i])
+def solve_wide(scratch: Floats, count: int) -> None:
+    """STATUS and the solution of a block anywhere, of which the first `count` legs matter."""
+    _prepare_wide(scratch)
     seed(scratch)
     _seed_wide(scratch)
     for _ in range(_WIDE_STEPS):
         _evaluate_wide(scratch)
         _step_wide(scratch)
+    _solve_rest(scratch, count)
+    for i in range(SIZE):
+        s = scratch[block.S + i]
+        by_s = 1.0 / s
+        y, h = scratch[block.X + i] * by_s, 0.5 * s
+        z = y - h
+        scratch[block.BY_S + i] = by_s
+        scratch[block.DENSITY + i] = -0.5 * z * z
+        is_above = scratch[block.FORWARD + i] >= scratch[block.STRIKE + i]
+        scratch[block.D1 + i] = y + h if is_above else -z
+    exponentials(scratch, block.DENSITY)
 
 
 @inlined
@@ -312,14 +387,12 @@ def _step_wide(scratch: Floats) -> None:
         )
         step = min(max(step, -0.5), 1.0)
         scratch[block.S + i] = s + s * step
-        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != 0.0) else 1.0
-    for i in range(SIZE):
-        scratch[block.BY_S + i] = 1.0 / scratch[block.S + i]
+        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != _OK) else 1.0
 
 
-@kernel
-def solve_rest(scratch: Floats, count: int) -> None:
-    """S, BY_S and STATUS of the first legs that the block left open, one after the other."""
+@inlined
+def _solve_rest(scratch: Floats, count: int) -> None:
+    """What the block left open, one leg after the other."""
     for i in range(count):
         if scratch[block.IS_OPEN + i] != 0.0:
             s, status = bracketed.solve_leg(
@@ -332,4 +405,3 @@ def solve_rest(scratch: Floats, count: int) -> None:
             )
             scratch[block.STATUS + i] = status
             scratch[block.S + i] = s
-            scratch[block.BY_S + i] = 1.0 / s

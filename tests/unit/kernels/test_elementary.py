@@ -18,7 +18,7 @@ def every(
     out = np.empty((5, t.size))
     for i in range(t.size):
         out[0, i] = elementary.exponential(t[i])
-        out[1, i] = elementary.log_of_near(high[i], low[i])
+        out[1, i] = elementary.log_of_centred((high[i] - low[i]) / (high[i] + low[i]))
         out[2, i] = elementary.log_of_ratio(high[i], low[i])
         out[3, i] = elementary.log_near_one(high[i] / low[i])
         out[4, i] = elementary.rough_log_above_one(high[i])
