@@ -12,13 +12,12 @@ With P = min(F, K)·n(z), z = |ln(F/K)|/s - s/2 and s = iv·√T (so that P = F�
     rho    -T·V/100                             for one percentage point, forward fixed
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.kernels import block
+from pipeline.kernels import block, slopes
 from pipeline.kernels.block import SIZE
 from pipeline.kernels.compiling import (
     Booleans,
@@ -29,36 +28,16 @@ from pipeline.kernels.compiling import (
     inlined,
     kernel,
 )
-from pipeline.kernels.elementary import log_near_one
-from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI, mills_quotient
-from pipeline.kernels.implied import (
-    bar,
-    solve_near,
-    solve_wide,
-)
-from pipeline.kernels.statuses import ILL_CONDITIONED
+from pipeline.kernels.implied import solve_near
+from pipeline.kernels.slopes import derive, fill, finish
+from pipeline.kernels.wide import solve_wide
 
 TICK = 0.05  # rupees; the step of option prices on NSE and BSE
-# A volatility that half a tick would move by more than this share of itself is ill-conditioned.
-MOST_TICK_EFFECT = 0.1
 _DAYS = 365.0
 
 _COMPAT_RATE = 0.10
 _COMPAT_DIGITS = 5
 _COMPAT_UNTRADED_D1 = np.sqrt(1000.0)  # where the provider's solver stops on a price of zero
-
-# The lines that hold the results once a block is finished.
-_IV = block.RESULTS
-_DELTA = block.RESULTS + SIZE
-_GAMMA = block.RESULTS + 2 * SIZE
-_THETA = block.RESULTS + 3 * SIZE
-_VEGA = block.RESULTS + 4 * SIZE
-_RHO = block.RESULTS + 5 * SIZE
-_STATUS = block.FIRST
-_WEIGHT = block.BY_SHARE
-_TAIL = block.IS_UPPER
-_ILL = np.float64(ILL_CONDITIONED)
-
 
 Outs = tuple[Floats, Floats, Floats, Floats, Floats, Floats]
 
@@ -285,14 +264,14 @@ def _solve_blocks(
     scratch = np.empty(block.LINES * SIZE)
     places = np.empty(SIZE, np.int64)
     waiting = 0
-    _fill(scratch, chain)
+    fill(scratch, chain)
     for start in range(0, n, SIZE):
         count = min(SIZE, n - start)
         block.load_legs(scratch, strikes, is_call, prices, start, count)
         if block.load_terms(scratch, terms, start, count):
-            _derive(scratch)
+            derive(scratch)
         solve_near(scratch)
-        _finish(scratch, tick, has_greeks)
+        finish(scratch, tick, has_greeks)
         _store(scratch, outs, outputs, out_status, start, count)
         is_last = start + count == n
         if block.has_open_legs(scratch) or (is_last and waiting > 0):
@@ -302,50 +281,13 @@ def _solve_blocks(
                     waiting += 1
                 if waiting == SIZE or (waiting > 0 and is_last and i == count - 1):
                     far = np.empty(block.LINES * SIZE)
-                    _fill(far, chain)
+                    fill(far, chain)
                     block.gather(far, terms, strikes, is_call, prices, places, waiting)
                     if terms[0].size > 0:
-                        _derive(far)
+                        derive(far)
                     _solve_far(far, places, waiting, tick, outs, outputs, out_status)
                     waiting = 0
     return False
-
-
-@inlined
-def _fill(scratch: Floats, chain: tuple[float, float, float]) -> None:
-    """A chain's forward, discount and years, and what follows from them, at every place."""
-    barred, log_discount, by_forward, root, by_root = _derived(chain[0], chain[1], chain[2])
-    for i in range(SIZE):
-        scratch[block.FORWARD + i] = chain[0]
-        scratch[block.DISCOUNT + i] = chain[1]
-        scratch[block.YEARS + i] = chain[2]
-        scratch[block.BARRED + i] = barred
-        scratch[block.LOG_DISCOUNT + i] = log_discount
-        scratch[block.BY_FORWARD + i] = by_forward
-        scratch[block.ROOT_YEARS + i] = root
-        scratch[block.BY_ROOT_YEARS + i] = by_root
-
-
-@inlined
-def _derive(scratch: Floats) -> None:
-    for i in range(SIZE):
-        barred, log_discount, by_forward, root, by_root = _derived(
-            scratch[block.FORWARD + i], scratch[block.DISCOUNT + i], scratch[block.YEARS + i]
-        )
-        scratch[block.BARRED + i] = barred
-        scratch[block.LOG_DISCOUNT + i] = log_discount
-        scratch[block.BY_FORWARD + i] = by_forward
-        scratch[block.ROOT_YEARS + i] = root
-        scratch[block.BY_ROOT_YEARS + i] = by_root
-
-
-@inlined
-def _derived(
-    forward: float, discount: float, years: float
-) -> tuple[float, float, float, float, float]:
-    root = math.sqrt(years)
-    barred = bar(forward, discount, years)
-    return barred, log_near_one(discount), 1.0 / forward, root, 1.0 / root
 
 
 @inlined
@@ -363,7 +305,7 @@ def _store(
         for i in range(count):
             out[first + np.uint64(i)] = scratch[line + i]
     for i in range(count):
-        out_status[first + np.uint64(i)] = np.int8(scratch[_STATUS + i])
+        out_status[first + np.uint64(i)] = np.int8(scratch[slopes.STATUS + i])
 
 
 @kernel
@@ -378,53 +320,10 @@ def _solve_far(
 ) -> None:
     """Legs that one step did not solve, put back where they came from."""
     solve_wide(far, count)
-    _finish(far, tick, outputs > 1)
+    finish(far, tick, outputs > 1)
     for i in range(count):
-        out_status[places[i]] = np.int8(far[_STATUS + i])
+        out_status[places[i]] = np.int8(far[slopes.STATUS + i])
     for number in range(outputs):
         out, line = outs[number], block.RESULTS + number * SIZE
         for i in range(count):
             out[places[i]] = far[line + i]
-
-
-@kernel
-def _finish(scratch: Floats, tick: float, has_greeks: bool) -> None:
-    """Volatility, status and, if wanted, the Greeks of a block that is solved."""
-    for i in range(SIZE):
-        s, status = scratch[block.S + i], scratch[block.STATUS + i]
-        low = min(scratch[block.FORWARD + i], scratch[block.STRIKE + i])
-        peak = low * INVERSE_ROOT_TWO_PI * scratch[block.DENSITY + i]
-        weight = scratch[block.DISCOUNT + i] * peak
-        is_ill = (status == 0.0) & (0.5 * tick > MOST_TICK_EFFECT * (weight * s))
-        # NaN where there is no volatility, and so in everything that it enters.
-        s = s if status == 0.0 else np.nan
-        scratch[_STATUS + i] = _ILL if is_ill else status
-        scratch[_IV + i] = s * scratch[block.BY_ROOT_YEARS + i]
-        scratch[_WEIGHT + i] = weight if status == 0.0 else np.nan
-        # Of the tail N(-|d1|) = F·n(d1)·R(|d1|)/F what is there before R.
-        scratch[_TAIL + i] = peak * scratch[block.BY_FORWARD + i]
-    if has_greeks:
-        for i in range(SIZE):
-            scratch[block.SECOND + i] = mills_quotient(abs(scratch[block.D1 + i]))
-        _greeks(scratch)
-
-
-@inlined
-def _greeks(scratch: Floats) -> None:
-    for i in range(SIZE):
-        weight, by_forward = scratch[_WEIGHT + i], scratch[block.BY_FORWARD + i]
-        tail = scratch[_TAIL + i] * scratch[block.SECOND + i]
-        side = scratch[block.SIDE + i]
-        chance = tail if side * scratch[block.D1 + i] < 0.0 else 1.0 - tail
-        nothing = 0.0 * weight
-        signed = side * scratch[block.DISCOUNT + i]
-        scratch[_DELTA + i] = signed * chance + nothing
-        scratch[_GAMMA + i] = weight * by_forward * by_forward * scratch[block.BY_S + i]
-    for i in range(SIZE):
-        weight, price = scratch[_WEIGHT + i], scratch[block.PRICE + i]
-        by_root = scratch[block.BY_ROOT_YEARS + i]
-        nothing = 0.0 * weight
-        decay = scratch[block.LOG_DISCOUNT + i] * price + 0.5 * weight * scratch[block.S + i]
-        scratch[_THETA + i] = decay * (by_root * by_root * (-1.0 / _DAYS))
-        scratch[_VEGA + i] = 0.01 * weight * scratch[block.ROOT_YEARS + i]
-        scratch[_RHO + i] = -0.01 * scratch[block.YEARS + i] * price + nothing

@@ -1,33 +1,26 @@
-"""Implied volatility of a block of legs: bounds, a seed, and one or three steps of fourth order.
+"""Implied volatility of a block of legs: bounds, a seed, and one step of fourth order.
 
 With x = |ln(F/K)|, s = iv·√years, y = x/s, h = s/2 and z = y - h, the undiscounted time value is
 min(F, K)·n(z)·[R(y-h) - R(y+h)], R being the Mills ratio. The seed turns the Bachelier model
 around, which has a formula of one variable, and corrects it for the lognormal model by a series
 in s² and x²; it is right to 1e-5 near the money. One step on the logarithm of the price then
-reaches the last digit. Far from the money or at high volatility the same step is taken three
-times, with R where it is safe to subtract. What is still open goes to `bracketed`. Never raises
-on data; every leg ends with a status.
+reaches the last digit. What is far from the money or wild is left to `wide`. Never raises on
+data; every leg ends with a status.
 """
 
 import math
 
 import numpy as np
 
-from pipeline.kernels import block, bracketed, statuses
+from pipeline.kernels import block, statuses
 from pipeline.kernels.block import SIZE
 from pipeline.kernels.bracketed import EPSILON, LEAST, MOST
 from pipeline.kernels.compiling import Floats, inlined, kernel
-from pipeline.kernels.elementary import (
-    exponential,
-    log_near_one,
-    log_of_centred,
-    log_of_ratio,
-    rough_log_above_one,
-)
+from pipeline.kernels.elementary import exponential, log_of_centred, rough_log_above_one
 from pipeline.kernels.gaussian import INVERSE_ROOT_TWO_PI, mills_quotient
 
 # As the lines of a block hold them.
-_OK = float(statuses.OK)
+OK = float(statuses.OK)
 _BELOW_INTRINSIC = float(statuses.BELOW_INTRINSIC)
 _AT_INTRINSIC = float(statuses.AT_INTRINSIC)
 _ABOVE_MAXIMUM = float(statuses.ABOVE_MAXIMUM)
@@ -42,13 +35,9 @@ LEAST_SHARE = 1e-100
 # A step this small leaves an error of its fourth power, and its logarithm is that of a few terms.
 _NEAR_STEP = 1e-4
 _NEAR_MISS = 0.01
-_WIDE_STEP = 1e-4
-_WIDE_STEPS = 3
-_LEAST_QUOTIENT = 1e-300  # what rounding left negative is far from done
-_MILLS_END = 46.0  # as far as the quotient is known
 
-_STAND_IN_SHARE = 0.01  # solved where there is nothing to solve, so that no lane is slow
-_LEAST_DISTANCE = 1e-150  # at the money, in the forward: keeps 0/0 out of the seed
+STAND_IN_SHARE = 0.01  # solved where there is nothing to solve, so that no lane is slow
+LEAST_DISTANCE = 1e-150  # at the money, in the forward: keeps 0/0 out of the seed
 # Inverse of the Bachelier price: with t = ln(1 + |F-K|/time value) and v = √(t+2), the distance
 # is |F-K|/(σ√T) = t/(v·top(v)/bottom(v)), to 8e-6 for distances up to 40.
 _SEED_TOP = (
@@ -75,7 +64,7 @@ def bar(forward: float, discount: float, years: float) -> float:
     is_sane = ((forward >= LEAST) & (forward <= MOST)) & (
         (discount >= LEAST) & (discount <= MOST) & (years <= MOST)
     )
-    status = _OK if is_sane else _INVALID
+    status = OK if is_sane else _INVALID
     return _EXPIRED if years <= 0.0 else status
 
 
@@ -87,12 +76,12 @@ def aim(
     excess = price - discount * max((forward - strike) * side, 0.0)
     ceiling = discount * (forward if side > 0.0 else strike)
     room = ceiling - price
-    status = _ABOVE_MAXIMUM if room <= EPSILON * ceiling else _OK
+    status = _ABOVE_MAXIMUM if room <= EPSILON * ceiling else OK
     status = _AT_INTRINSIC if excess <= EPSILON * price else status
     status = _BELOW_INTRINSIC if excess < -EPSILON * price else status
     is_sane = (strike >= LEAST) & (strike <= MOST) & (price >= 0.0) & (price < np.inf)
     status = status if is_sane else _INVALID
-    return (barred if barred != _OK else status), excess, room
+    return (barred if barred != OK else status), excess, room
 
 
 @inlined
@@ -111,47 +100,16 @@ def _prepare_near(scratch: Floats) -> None:
         )
         low, high = min(forward, strike), max(forward, strike)
         unit = discount * low
-        is_near = ((status == _OK) & (excess <= room)) & (
+        is_near = ((status == OK) & (excess <= room)) & (
             (excess > LEAST_SHARE * unit) & (high <= NEAR_RATIO * low)
         )
-        by_excess = 1.0 / (excess if is_near else _STAND_IN_SHARE * unit)
-        distance = max(high - low, high * _LEAST_DISTANCE)
+        by_excess = 1.0 / (excess if is_near else STAND_IN_SHARE * unit)
+        distance = max(high - low, high * LEAST_DISTANCE)
         scratch[block.STATUS + i] = status
         scratch[block.IS_OPEN + i] = 0.0 if is_near else 1.0
         scratch[block.BY_SHARE + i] = unit * by_excess
         scratch[block.FIRST + i] = distance * discount * by_excess
         scratch[block.SECOND + i] = distance / (high + low)
-
-
-@inlined
-def _prepare_wide(scratch: Floats) -> None:
-    """As `_prepare_near`, for either end of the price range."""
-    for i in range(SIZE):
-        forward, strike = scratch[block.FORWARD + i], scratch[block.STRIKE + i]
-        discount = scratch[block.DISCOUNT + i]
-        status, excess, room = aim(
-            forward,
-            discount,
-            strike,
-            scratch[block.SIDE + i],
-            scratch[block.PRICE + i],
-            scratch[block.BARRED + i],
-        )
-        low, high = min(forward, strike), max(forward, strike)
-        unit = discount * low
-        is_upper = room < excess
-        wanted = room if is_upper else excess
-        is_usable = (status == _OK) & (wanted > LEAST_SHARE * unit)
-        by_wanted = 1.0 / (wanted if is_usable else _STAND_IN_SHARE * unit)
-        distance = max(high - low, high * _LEAST_DISTANCE)
-        by_share = unit * by_wanted
-        scratch[block.STATUS + i] = status
-        scratch[block.IS_UPPER + i] = 1.0 if is_upper else 0.0
-        scratch[block.IS_USABLE + i] = 1.0 if is_usable else 0.0
-        scratch[block.BY_SHARE + i] = by_share
-        # For a price near its maximum the seed wants the logarithm of the share itself.
-        scratch[block.FIRST + i] = by_share - 1.0 if is_upper else distance * discount * by_wanted
-        scratch[block.X + i] = log_of_ratio(high, low)
 
 
 @inlined
@@ -170,7 +128,7 @@ def seed(scratch: Floats) -> None:
         scratch[block.FIRST + i] = v * top
         scratch[block.THIRD + i] = t * bottom
     for i in range(SIZE):
-        x = max(scratch[block.X + i], _LEAST_DISTANCE)
+        x = max(scratch[block.X + i], LEAST_DISTANCE)
         s = x * scratch[block.FIRST + i] / scratch[block.THIRD + i]
         q = s * s
         # The first coefficient is ln(sinh(x/2)/(x/2))/x².
@@ -194,7 +152,7 @@ def mills_ratios(scratch: Floats, line: int, target: int) -> None:
 
 @kernel
 def solve_near(scratch: Floats) -> None:
-    """STATUS and the solution of the block; IS_OPEN where only `solve_wide` can tell."""
+    """STATUS and the solution of the block; IS_OPEN where only `wide` can tell."""
     _prepare_near(scratch)
     for i in range(SIZE):
         scratch[block.X + i] = log_of_centred(scratch[block.SECOND + i])
@@ -268,7 +226,7 @@ def _step_near(scratch: Floats) -> None:
         is_done = ((scratch[block.IS_OPEN + i] == 0.0) & (s <= NEAR_S)) & (
             (abs(e) <= _NEAR_MISS) & (abs(step) <= _NEAR_STEP)
         )
-        is_over = is_done | (scratch[block.STATUS + i] != _OK)
+        is_over = is_done | (scratch[block.STATUS + i] != OK)
         scratch[block.IS_OPEN + i] = 0.0 if is_over else 1.0
         scratch[block.FIRST + i] = step
 
@@ -306,102 +264,3 @@ def householder(miss: float, slope: float, y: float, h: float) -> float:
     bend = miss * (1.0 - slope * (yy - hh))
     twist = bend * (bend + miss) - newton * newton * (3.0 * yy + hh)
     return newton * (1.0 + 0.5 * bend) / (1.0 + bend + twist * (1.0 / 6.0))
-
-
-@kernel
-def solve_wide(scratch: Floats, count: int) -> None:
-    """STATUS and the solution of a block anywhere, of which the first `count` legs matter."""
-    _prepare_wide(scratch)
-    seed(scratch)
-    _seed_wide(scratch)
-    for _ in range(_WIDE_STEPS):
-        _evaluate_wide(scratch)
-        _step_wide(scratch)
-    _solve_rest(scratch, count)
-    for i in range(SIZE):
-        s = scratch[block.S + i]
-        by_s = 1.0 / s
-        y, h = scratch[block.X + i] * by_s, 0.5 * s
-        z = y - h
-        scratch[block.BY_S + i] = by_s
-        scratch[block.DENSITY + i] = -0.5 * z * z
-        is_above = scratch[block.FORWARD + i] >= scratch[block.STRIKE + i]
-        scratch[block.D1 + i] = y + h if is_above else -z
-    exponentials(scratch, block.DENSITY)
-
-
-@inlined
-def _seed_wide(scratch: Floats) -> None:
-    """Bounds the seed, and makes another where what is missing to the maximum is wanted."""
-    for i in range(SIZE):
-        x = scratch[block.X + i]
-        most = 0.7 + math.sqrt(0.5 + 2.0 * x)  # the share is above one half there
-        # N(-z) is near exp(-z²/2 - 0.8z)/2; from z = h - y follows s. SECOND is -ln(share) there.
-        z = math.sqrt(0.64 + 2.0 * scratch[block.SECOND + i]) - 0.8
-        upper = z + math.sqrt(z * z + 2.0 * x)
-        is_upper = scratch[block.IS_UPPER + i] != 0.0
-        scratch[block.S + i] = upper if is_upper else min(scratch[block.S + i], most)
-
-
-@inlined
-def _evaluate_wide(scratch: Floats) -> None:
-    for i in range(SIZE):
-        s = scratch[block.S + i]
-        by_s = 1.0 / s
-        y = scratch[block.X + i] * by_s
-        z = y - 0.5 * s
-        scratch[block.BY_S + i] = by_s
-        scratch[block.Y + i] = y
-        scratch[block.FIRST + i] = -0.5 * z * z
-        scratch[block.SECOND + i] = abs(z)
-        scratch[block.THIRD + i] = y + 0.5 * s
-    exponentials(scratch, block.FIRST)
-    mills_ratios(scratch, block.SECOND, block.SECOND)
-    mills_ratios(scratch, block.THIRD, block.THIRD)
-
-
-@inlined
-def _step_wide(scratch: Floats) -> None:
-    for i in range(SIZE):
-        s, y = scratch[block.S + i], scratch[block.Y + i]
-        h = 0.5 * s
-        density = INVERSE_ROOT_TWO_PI * scratch[block.FIRST + i]
-        near, far = scratch[block.SECOND + i], scratch[block.THIRD + i]
-        is_upper = scratch[block.IS_UPPER + i] != 0.0
-        is_beyond = y < h  # z below zero: N(-z) is nearer to 1 than to 0
-        both = density * (near + far)
-        share = (1.0 - both) if is_beyond else density * (near - far)
-        share = both if is_upper else share
-        amplitude = -(near + far) if is_upper else share / density
-        scratch[block.FIRST + i] = max(share * scratch[block.BY_SHARE + i], _LEAST_QUOTIENT)
-        scratch[block.SECOND + i] = amplitude * scratch[block.BY_S + i]
-    for i in range(SIZE):
-        scratch[block.FIRST + i] = log_near_one(scratch[block.FIRST + i])
-    for i in range(SIZE):
-        s, y = scratch[block.S + i], scratch[block.Y + i]
-        step = householder(scratch[block.FIRST + i], scratch[block.SECOND + i], y, 0.5 * s)
-        is_done = (
-            (scratch[block.IS_USABLE + i] != 0.0)
-            & (abs(step) <= _WIDE_STEP)
-            & (y + 0.5 * s <= _MILLS_END)
-        )
-        step = min(max(step, -0.5), 1.0)
-        scratch[block.S + i] = s + s * step
-        scratch[block.IS_OPEN + i] = 0.0 if is_done | (scratch[block.STATUS + i] != _OK) else 1.0
-
-
-@inlined
-def _solve_rest(scratch: Floats, count: int) -> None:
-    """What the block left open, one leg after the other."""
-    for i in range(count):
-        if scratch[block.IS_OPEN + i] != 0.0:
-            s, status = bracketed.solve_leg(
-                scratch[block.FORWARD + i],
-                scratch[block.DISCOUNT + i],
-                scratch[block.YEARS + i],
-                scratch[block.STRIKE + i],
-                scratch[block.SIDE + i] > 0.0,
-                scratch[block.PRICE + i],
-            )
-            scratch[block.STATUS + i] = status
-            scratch[block.S + i] = s

@@ -1,7 +1,7 @@
 """Derives the fitted constants of the kernels; run as a module it prints them.
 
-Both are ratios of polynomials found by repeated linear least squares on the relative error, the
-weights moved towards the largest misses (Lawson) until the error is nearly even.
+All are ratios of polynomials, some with 1 below, found by repeated linear least squares on the
+relative error, the weights moved towards the largest misses (Lawson) until it is nearly even.
 """
 
 from collections.abc import Callable
@@ -70,18 +70,62 @@ def fit_mills() -> Fit:
     return Fit(points, [mills(z) for z in points], 10, 11)
 
 
+def bachelier(end: int) -> tuple[list[Any], list[Any]]:
+    """(y, t): distances, and t = ln(1 + x/share) for a Bachelier price at each."""
+    distances = [end * ((i + mp.mpf(1) / 2) / POINTS) ** 2 for i in range(POINTS)]
+    return distances, [mp.log(1 + y / (mp.npdf(y) * (1 - y * mills(y)))) for y in distances]
+
+
 def fit_seed() -> Fit:
-    """y·v/t in v = √(t+1), where t = ln(1 + x/share) for a Bachelier price at distance y."""
-    distances = [END * ((i + mp.mpf(1) / 2) / POINTS) ** 2 for i in range(POINTS)]
-    logs = [mp.log(1 + y / (mp.npdf(y) * (1 - y * mills(y)))) for y in distances]
+    """y·v/t in v = √(t+1): the seed of one leg."""
+    distances, logs = bachelier(END)
     points = [mp.sqrt(t + 1) for t in logs]
     wanted = [y / t * v for y, t, v in zip(distances, logs, points, strict=True)]
     return Fit(points, wanted, 4, 4)
 
 
+def fit_block_seed() -> Fit:
+    """t/(y·v) in v = √(t+2): the seed of a block."""
+    distances, logs = bachelier(40)
+    points = [mp.sqrt(t + 2) for t in logs]
+    wanted = [t / y / v for y, t, v in zip(distances, logs, points, strict=True)]
+    return Fit(points, wanted, 5, 5)
+
+
+def chebyshev(low: Any, high: Any, count: int = 100) -> list[Any]:
+    """Points between two ends, dense near both."""
+    return [
+        (low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (i + mp.mpf(1) / 2) / count)
+        for i in range(count)
+    ]
+
+
+def fit_exponential() -> Fit:
+    points = chebyshev(-mp.log(2) / 2, mp.log(2) / 2)
+    return Fit(points, [mp.exp(r) for r in points], 11, 0)
+
+
+def fit_atanh() -> Fit:
+    """atanh(u)/u in u², for ratios up to 2.125."""
+    points = chebyshev(mp.mpf(0), (mp.mpf("1.125") / mp.mpf("3.125")) ** 2)
+    return Fit(points, [mp.atanh(mp.sqrt(g)) / mp.sqrt(g) for g in points], 10, 0)
+
+
+def fit_rough_log() -> Fit:
+    points = chebyshev(mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(mp.mpf(2)) - 1)
+    return Fit(points, [mp.log1p(u) / u for u in points], 6, 0)
+
+
 def main(show: Callable[[str], None] = print) -> None:
     mp.dps = DIGITS
-    for name, fit in (("Mills ratio", fit_mills()), ("seed", fit_seed())):
+    for name, fit in (
+        ("Mills ratio", fit_mills()),
+        ("seed of a leg", fit_seed()),
+        ("seed of a block", fit_block_seed()),
+        ("exponential", fit_exponential()),
+        ("atanh", fit_atanh()),
+        ("rough logarithm", fit_rough_log()),
+    ):
         show(f"{name}: largest relative error {mp.nstr(fit.error, 3)}")
         show(f"  top    {[float(value) for value in fit.top]}")
         show(f"  bottom {[float(value) for value in fit.bottom]}")
