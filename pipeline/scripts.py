@@ -6,14 +6,14 @@ added here, so that no two entries of a stream share a number and none is skippe
 
 # Shared by the writing scripts: number the entry, then add it.
 _ADD = """
-local function add(stream, sequence, epoch_seed, first)
+local function add(stream, sequence, epoch_seed, first, last)
   local epoch = redis.call('HGET', sequence, 'epoch')
   if not epoch then
     epoch = epoch_seed
     redis.call('HSET', sequence, 'epoch', epoch)
   end
   local seq = redis.call('HINCRBY', sequence, 'seq', 1)
-  local id = redis.call('XADD', stream, '*', 'seq', seq, 'epoch', epoch, unpack(ARGV, first))
+  local id = redis.call('XADD', stream, '*', 'seq', seq, 'epoch', epoch, unpack(ARGV, first, last))
   return {id, seq, epoch}
 end
 """
@@ -22,7 +22,7 @@ end
 APPEND = (
     _ADD
     + """
-return add(KEYS[1], KEYS[2], ARGV[1], 2)
+return add(KEYS[1], KEYS[2], ARGV[1], 2, #ARGV)
 """
 )
 
@@ -40,18 +40,29 @@ for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[
   end
   if id == ARGV[2] then return {entry[1], tonumber(seq), epoch} end
 end
-return add(KEYS[1], KEYS[2], ARGV[1], 4)
+return add(KEYS[1], KEYS[2], ARGV[1], 4, #ARGV)
 """
 )
 
-# Acknowledge an entry and write what came of it; nothing is written unless the acknowledgement
-# counted, so a second try or a claimed-away owner writes nothing.
-# KEYS: source stream, target stream, target sequence. ARGV: group, entry id, epoch seed, fields.
+# Acknowledge each entry and write what came of it; nothing is written unless the acknowledgement
+# counted, so a second try or a claimed-away owner writes nothing. Gives for each where it came to
+# stand, or false.
+# KEYS: source stream, target stream, target sequence.
+# ARGV: group, epoch seed, then of each its entry id, its number of arguments and its fields.
 FINISH = (
     _ADD
     + """
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return false end
-return add(KEYS[2], KEYS[3], ARGV[3], 4)
+local places, at = {}, 3
+while at <= #ARGV do
+  local last = at + 1 + tonumber(ARGV[at + 1])
+  if redis.call('XACK', KEYS[1], ARGV[1], ARGV[at]) == 0 then
+    places[#places + 1] = false
+  else
+    places[#places + 1] = add(KEYS[2], KEYS[3], ARGV[2], at + 2, last)
+  end
+  at = last + 1
+end
+return places
 """
 )
 

@@ -186,26 +186,15 @@ class Consumer:
     async def finish(
         self, target: str, results: Sequence[tuple[Entry, NewEntry]]
     ) -> list[Appended | None]:
-        """Acknowledge each entry and append what came of it, each pair in one step.
+        """Acknowledge each entry and append what came of it, all in one step.
 
         None stands for an entry that was no longer ours: nothing was written for it. The call is
-        repeated until the server has answered; a step done before is not done again.
+        repeated until the server has answered; what was done before is not done again.
         """
-
-        async def attempt() -> list[Any]:
-            pipeline = self._redis.pipeline(transaction=False)
-            for entry, result in results:
-                keys = (self.stream, target, topics.sequence(target))
-                arguments = (self.group, entry.stream_id, self._epoch_seed, *result.fields())
-                pipeline.eval(scripts.FINISH, len(keys), *keys, *arguments)
-            return await pipeline.execute()
-
-        answers = await self._until_done(attempt)
+        places = await self._finish(target, [(entry, new.fields()) for entry, new in results])
         return [
-            None
-            if answer is None
-            else Appended(answer[0].decode(), int(answer[1]), answer[2].decode())
-            for answer in answers
+            None if place is None else Appended(place[0].decode(), int(place[1]), place[2].decode())
+            for place in places
         ]
 
     async def finish_many(
@@ -233,11 +222,7 @@ class Consumer:
             *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
             *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
         ]
-        keys = (self.stream, self._dead_stream, topics.sequence(self._dead_stream))
-        arguments = (self.group, entry.stream_id, self._epoch_seed, *fields)
-        await self._until_done(
-            lambda: self._redis.eval(scripts.FINISH, len(keys), *keys, *arguments)
-        )
+        await self._finish(self._dead_stream, [(entry, fields)])
         self._dead.add()
         self._telemetry.log.warning(
             "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
@@ -246,6 +231,18 @@ class Consumer:
     async def close(self) -> None:
         """Close the reading connection; what is pending stays pending."""
         await self._reader.aclose()
+
+    async def _finish(
+        self, target: str, results: Sequence[tuple[Entry, Sequence[str | int | bytes]]]
+    ) -> list[Any]:
+        keys = (self.stream, target, topics.sequence(target))
+        arguments: list[str | int | bytes] = [self.group, self._epoch_seed]
+        for entry, fields in results:
+            arguments += [entry.stream_id, len(fields), *fields]
+        places: list[Any] = await self._until_done(
+            lambda: self._redis.eval(scripts.FINISH, len(keys), *keys, *arguments)
+        )
+        return places
 
     async def _next(
         self, count: int, block_ms: int, history: str | None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import topics
+from pipeline.entries import NewEntry, decode_entry
 from pipeline.errors import BusUnavailable, OutcomeUnknown
 from pipeline.runtime import Context
 from pipeline.streams import Consumer, Producer, Trimmed, trim
@@ -109,6 +110,35 @@ async def test_finishing_twice_writes_once(server: servers.RedisServer, stream: 
         assert second == [None, None, None]
         assert await context.redis.xlen(f"{stream}:out") == 3
         assert (await context.redis.xpending(stream, "group"))["pending"] == 0
+
+
+async def test_entry_claimed_away_is_left_out_of_a_batch_and_of_the_numbering(
+    server: servers.RedisServer, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        await append(context, stream, 3)
+        reader = consumer(context, stream)
+        entries = await bus.take(reader, 3)
+        await context.redis.xack(stream, "group", entries[1].stream_id)
+        # Fields of unlike number and length, with bytes that are no text.
+        results = [
+            (entries[0], NewEntry(id="a", type="t", key="k", ts=1, te=2, data=b"\xff\0\r\n")),
+            (entries[1], NewEntry(id="b", type="t", key="k", ts=1)),
+            (entries[2], NewEntry(id="c", type="t", key="k", ts=1, meta=b"m" * 100_000)),
+        ]
+        first, second, third = await reader.finish(f"{stream}:out", results)
+        await reader.close()
+        assert first is not None
+        assert second is None
+        assert third is not None
+        assert (first.seq, third.seq) == (1, 2)
+        items = await context.redis.xrange(f"{stream}:out")
+        written = [decode_entry(*item) for item in items]
+        assert [(one.id, one.seq, one.data, len(one.meta)) for one in written] == [
+            ("a", 1, b"\xff\0\r\n", 0),
+            ("c", 2, b"", 100_000),
+        ]
+        assert [one.stream_id for one in written] == [first.stream_id, third.stream_id]
 
 
 async def test_finishing_an_entry_of_which_many_come_is_one_step_done_once(
