@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.kernels.compiling import Codes, Floats, codes, floats, kernel
+from pipeline.kernels.medians import lower_median, weighted_median
 
 NONE = 0
 PARITY = 1
@@ -164,7 +165,7 @@ def _tilt(rungs: Floats, implied: Floats, years: float) -> float:
         return 0.0
     step = (half + _VOTERS - 1) // _VOTERS
     rise = implied[half::step] - implied[: implied.size - half : step]
-    slope = _median(rise / (rungs[half::step] - rungs[: rungs.size - half : step]))
+    slope = lower_median(rise / (rungs[half::step] - rungs[: rungs.size - half : step]))
     most = min(RATE_DOUBT * years, _MOST_TILT)
     return min(max(slope, -most), most)
 
@@ -221,9 +222,9 @@ def _consensus(implied: Floats, spreads: Floats) -> tuple[float, float]:
             if lows[j] <= begin <= highs[j]:
                 end = min(end, highs[j])
         places[which] = 0.5 * (begin + end)
-    centre = _median(places[:count])
+    centre = lower_median(places[:count])
     misses = np.abs(votes - centre)
-    return centre, _TRIM * _median(misses[misses <= reach])
+    return centre, _TRIM * lower_median(misses[misses <= reach])
 
 
 @kernel
@@ -233,16 +234,16 @@ def _fit(implied: Floats, spreads: Floats) -> tuple[float, int, float]:
     No pair weighs more than those of the median spread: a stale quote is often a tight one.
     """
     weights = _weights(spreads)
-    centre = _weighted_median(implied, weights)
+    centre = weighted_median(implied, weights)
     for _ in range(_ROUNDS):
         misses = np.abs(implied - centre)
-        reach = max(_TRIM * _weighted_median(misses, weights), _TICK)
+        reach = max(_TRIM * weighted_median(misses, weights), _TICK)
         is_kept = misses <= reach
         if np.all(is_kept):
             break
         implied, spreads = implied[is_kept], spreads[is_kept]
         weights = _weights(spreads)
-        centre = _weighted_median(implied, weights)
+        centre = weighted_median(implied, weights)
     total = np.sum(weights)
     if not total > 0.0:
         return np.nan, 0, np.nan
@@ -253,55 +254,4 @@ def _fit(implied: Floats, spreads: Floats) -> tuple[float, int, float]:
 
 @kernel
 def _weights(spreads: Floats) -> Floats:
-    return 1.0 / np.maximum(spreads, _median(spreads.copy())) ** 2
-
-
-@kernel
-def _weighted_median(values: Floats, weights: Floats) -> float:
-    """The value at which half of the weight is reached; NaN without weight."""
-    n = values.size
-    order = np.empty(n, np.int64)
-    total = 0.0
-    for i in range(n):  # insertion: the arrays are short
-        j = i
-        while j > 0 and values[order[j - 1]] > values[i]:
-            order[j] = order[j - 1]
-            j -= 1
-        order[j] = i
-        total += weights[i]
-    reached = 0.0
-    for i in range(n):
-        reached += weights[order[i]]
-        if reached >= 0.5 * total:
-            median: float = values[order[i]]
-            return median
-    return np.nan
-
-
-@kernel
-def _median(values: Floats) -> float:
-    """The lower one of an even number, NaN of none; puts the values into another order."""
-    low, high = 0, values.size - 1
-    if high < 0:
-        return np.nan
-    rank = high // 2
-    while low < high:  # narrowed to the part of the order that holds the rank
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            high = j
-        elif rank >= i:
-            low = i
-        else:
-            break
-    median: float = values[rank]
-    return median
+    return 1.0 / np.maximum(spreads, lower_median(spreads.copy())) ** 2

@@ -6,7 +6,7 @@ Never raises on data; absent is NaN in a column of floats and `NULL_INTEGER` in 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels.compiling import Floats, Integers, kernel
+from pipeline.kernels.compiling import Codes, Floats, Integers, kernel
 
 NULL_INTEGER = -(2**63)  # as in pipeline.models: absent in an integer column
 _TOO_LARGE = 2.0**63  # for an integer
@@ -17,7 +17,7 @@ def clean(
     numbers: Floats,
     ladder: Floats,
     out_strikes: Floats,
-    out_kinds: NDArray[np.uint8],
+    out_kinds: Codes,
     out_prices: Floats,
     out_quantities: Integers,
     out_computed: NDArray[np.float32],

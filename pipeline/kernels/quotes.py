@@ -7,9 +7,9 @@ middle is nobody's price. Never raises on data.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pipeline.kernels.compiling import Booleans, Floats, floats, kernel
+from pipeline.kernels.compiling import Booleans, Codes, Floats, floats, kernel
 from pipeline.kernels.statuses import CROSSED, EXPIRED, ILL_CONDITIONED, INVALID, NO_PRICE
 
 # As in pipeline.models: the kind, and whose price and Greeks they are.
@@ -19,8 +19,6 @@ COMPUTED = 1
 
 # A quote is sane while its spread is below its bid, or below this many rupees for cheap options.
 WIDE_SPREAD = 0.5
-
-Codes = NDArray[np.uint8]
 
 
 class Prices(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.kernels import svi
 from pipeline.kernels.compiling import Booleans, Floats, booleans, floats, kernel
 from pipeline.kernels.descent import descend, start
-from pipeline.kernels.medians import median, median_place
+from pipeline.kernels.medians import median_place, upper_median
 from pipeline.kernels.points import ERROR, WEIGHT, X, Y, gather, measure, rescale, standard_errors
 
 NONE = 0
@@ -178,7 +178,7 @@ def _weigh(points: Floats, count: int, curve: Floats, share: float) -> bool:
         miss = abs(points[Y, i] - svi.value(points[X, i], curve, square)) / points[ERROR, i]
         misses[i] = ordered[i] = miss
         greatest = max(greatest, miss)
-    reach = max(_REACH * median(ordered), _LEAST_REACH)
+    reach = max(_REACH * upper_median(ordered), _LEAST_REACH)
     is_wide = share * greatest > reach
     if is_wide:
         reach = share * greatest
