@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import scripts, topics
+from pipeline import topics
 from pipeline.errors import SchemaConflict
 from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
@@ -30,7 +30,8 @@ from pipeline.models import (
     RequestContext,
 )
 from pipeline.runtime import Context, Redis, jittered, pause
-from pipeline.streams import AWAY
+from pipeline.streams import scripts
+from pipeline.streams.links import AWAY
 
 RAW_TYPES = (RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE)
 ENRICHED_TYPES = (ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE)

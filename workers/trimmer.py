@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.runtime import Context, pause, run
-from pipeline.streams import AWAY, stream_bytes, trim
+from pipeline.streams import stream_bytes, trim
+from pipeline.streams.links import AWAY
 
 INTERVAL_S = 5.0
 HELD_BACK_MS = 60_000  # an oldest entry this much older than wanted is worth a line in the log

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from pipeline.spool import Spool
+from pipeline.streams.spool import Spool
 
 
 def emptied(spool: Spool) -> list[bytes]:

@@ -9,8 +9,8 @@ from pipeline.errors import (
     AuthenticationFailed,
 )
 from pipeline.runtime import Context, run
-from pipeline.spool import Spool
 from pipeline.streams import Producer
+from pipeline.streams.spool import Spool
 from workers.ingest.dhan_rest import DhanRest
 from workers.ingest.outbox import Outbox
 from workers.ingest.poller import Poller

@@ -7,8 +7,8 @@ import msgspec
 from pipeline.entries import NewEntry
 from pipeline.errors import BusError, OutcomeUnknown
 from pipeline.runtime import jittered, pause
-from pipeline.spool import Spool
 from pipeline.streams import Producer
+from pipeline.streams.spool import Spool
 from pipeline.telemetry import Telemetry
 
 

@@ -1,11 +1,9 @@
-"""Producers and consumers over Redis Streams: append, read, reclaim, finish, dead-letter.
+"""One member of a group: reads entries, finishes them, sets aside what cannot be finished.
 
-Moves bytes and nothing else: it knows no chain and no provider. What an entry means is its `type`;
-which stream carries what stands in `topics`.
+It looks into no entry; what one means is its `type`.
 """
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -13,94 +11,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 
-from pipeline import scripts, topics
-from pipeline.config import Settings
+from pipeline import topics
 from pipeline.entries import Appended, Entry, NewEntry, decode_entry
-from pipeline.errors import BusUnavailable, OutcomeUnknown
-from pipeline.runtime import Context, Redis, connect, jittered, pause
+from pipeline.errors import BusUnavailable
+from pipeline.runtime import Context, connect, jittered, pause
+from pipeline.streams import scripts
+from pipeline.streams.links import AWAY, new_epoch
 from pipeline.telemetry import Telemetry
 
-TAIL_LENGTH = 512  # how far back an append of unknown outcome is looked for
 BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
-AWAY = (ConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
 
 _CRITICAL_CARD = msgspec.json.encode({"class": "critical"})
 _BEST_EFFORT_CARD = msgspec.json.encode({"class": "best_effort"})
-
-
-def new_epoch() -> str:
-    """A name for a stream's numbering, unlike any before it; used if the stream has none."""
-    return f"{time.time_ns():x}"
-
-
-class Producer:
-    """Appends to streams over one connection, never twice.
-
-    An append that was sent and not answered is settled at the next call: the old connection is
-    killed at the server, and the entry goes in only if its message id is not in the tail.
-    """
-
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._settings = settings
-        self._name = name
-        self._client: Redis | None = None
-        self._client_id: int | None = None
-        self._epoch_seed = new_epoch()
-
-    async def append(self, stream: str, entry: NewEntry) -> Appended:
-        """Append an entry. Raises BusUnavailable (not sent) or OutcomeUnknown (settle it)."""
-        keys = (stream, topics.sequence(stream))
-        return await self._call(scripts.APPEND, keys, (self._epoch_seed, *entry.fields()))
-
-    async def settle(self, stream: str, entry: NewEntry) -> Appended:
-        """Append an entry unless it is there already. Raises as `append` does."""
-        keys = (stream, topics.sequence(stream))
-        arguments = (self._epoch_seed, entry.id, TAIL_LENGTH, *entry.fields())
-        return await self._call(scripts.APPEND_ABSENT, keys, arguments)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
-
-    async def _call(
-        self, script: str, keys: tuple[str, ...], arguments: tuple[Any, ...]
-    ) -> Appended:
-        client = await self._connected()
-        try:
-            stream_id, seq, epoch = await client.eval(script, len(keys), *keys, *arguments)
-        except BusyLoadingError as error:
-            raise BusUnavailable(str(error)) from error
-        except ResponseError as error:
-            raise BusUnavailable(f"refused: {error}") from error
-        except AWAY as error:
-            await self.close()
-            raise OutcomeUnknown(f"no answer to an append: {type(error).__name__}") from error
-        except asyncio.CancelledError:
-            await self.close()
-            raise
-        return Appended(stream_id.decode(), int(seq), epoch.decode())
-
-    async def _connected(self) -> Redis:
-        """The one connection; a new one first makes sure that the last can do nothing more."""
-        if self._client is not None:
-            return self._client
-        client = connect(self._settings, retries=0, name=self._name, single=True)
-        try:
-            await client.initialize()
-            if self._client_id is not None:
-                with contextlib.suppress(ResponseError):  # it is gone already
-                    await client.client_kill_filter(_id=str(self._client_id))
-            self._client_id = int(await client.client_id())
-        except (RedisError, OSError) as error:
-            await client.aclose()
-            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
-        self._client = client
-        return client
 
 
 class Consumer:
@@ -345,29 +269,6 @@ class Consumer:
                 return answer
             await asyncio.sleep(jittered(attempt))
             attempt += 1
-
-
-class Trimmed(msgspec.Struct, frozen=True):
-    """What a trim did: entries removed, the group that held it back, the oldest id left.
-
-    The last two are empty where there is none.
-    """
-
-    removed: int
-    holder: str
-    oldest: str
-
-
-async def trim(redis: Redis, stream: str, keep_ms: int) -> Trimmed:
-    """Trim a stream as far as every critical group has finished and `keep_ms` allows."""
-    keys = (stream, topics.group_cards(stream))
-    removed, holder, oldest = await redis.eval(scripts.TRIM, len(keys), *keys, keep_ms)
-    return Trimmed(int(removed), holder.decode(), oldest.decode())
-
-
-async def stream_bytes(redis: Redis, stream: str) -> int:
-    """What a stream occupies at the server, about."""
-    return int(await redis.memory_usage(stream, samples=20) or 0)
 
 
 def consumer_name(worker: str) -> str:

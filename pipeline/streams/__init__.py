@@ -1,0 +1,10 @@
+"""The bus: producers and consumers over Redis Streams, and what keeps streams in order.
+
+Mechanism only: entries are bytes here, and which stream carries what stands in `topics`.
+"""
+
+from pipeline.streams.consumer import Consumer
+from pipeline.streams.producer import Producer
+from pipeline.streams.trimming import Trimmed, stream_bytes, trim
+
+__all__ = ["Consumer", "Producer", "Trimmed", "stream_bytes", "trim"]
