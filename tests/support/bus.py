@@ -46,6 +46,16 @@ async def append(context: Context, stream: str, *entries: NewEntry) -> None:
     await producer.close()
 
 
+async def append_numbered(context: Context, stream: str, count: int) -> None:
+    """Append entries `id-0`, `id-1`, …"""
+    await append(context, stream, *map(entry, range(count)))
+
+
+def consumer(context: Context, stream: str, group: str = "group") -> Consumer:
+    """A consumer that sets aside into a stream beside its own."""
+    return Consumer(context, stream, group, dead_stream=f"{stream}:dead")
+
+
 @contextlib.asynccontextmanager
 async def working(context: Context, worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
     """A worker at work; drained at the end."""

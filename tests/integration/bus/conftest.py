@@ -1,0 +1,41 @@
+"""The bus's conformance suite: one set of claims for every server.
+
+It runs on Valkey, Redis 8 and Debian's Redis 7, or on the server of STOCKIFY_TEST_REDIS_URL
+(docs/operations.md). A test takes `server` for its address, `stream` for a name that is its own and
+that all its keys have in theirs, and `own_server` where it stops, stalls or restarts one.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import conformance, servers
+from tests.support.conformance import Target
+
+
+@pytest.fixture(scope="session", params=conformance.KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """Each server in turn, shared by all tests: nobody stops it."""
+    with conformance.target(request.param) as target:
+        yield target
+
+
+@pytest.fixture(params=conformance.KINDS)
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[servers.RedisServer]:
+    """Each server in turn, for one test to do with as it likes."""
+    running = conformance.server_of(request.param, tmp_path)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def stream(request: pytest.FixtureRequest) -> str:
+    """The name of a stream that nobody else has."""
+    prefix = "own"
+    if "server" in request.fixturenames:
+        prefix = request.getfixturevalue("server").prefix
+    return f"stream:{prefix}:{request.node.name}"
