@@ -31,3 +31,11 @@ def identity(message_id: str) -> int:
         raw_id = message_id
     digest = hashlib.md5(raw_id.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[:_HASH_BYTES], "big")
+
+
+def dead_bucket_of(type: str, ts: int, group: str) -> str:
+    """Where an entry that a group set aside is counted, `<minute>:<kind>:dead:<group>`.
+
+    Several groups may set the same entry aside; each counts for itself.
+    """
+    return f"{bucket_of(type, ts)}:dead:{group.replace(':', '_')}"
