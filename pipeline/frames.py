@@ -9,7 +9,7 @@ the same bytes.
 from collections.abc import Iterator
 from itertools import starmap
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -34,15 +34,49 @@ class _Frame(msgspec.Struct, frozen=True):
     c: dict[str, bytes]
 
 
+class _OpenFrame(msgspec.Struct, frozen=True):
+    h: ChainHeader
+    c: dict[str, memoryview]  # into the frame: nothing is copied
+
+
 _pack = msgspec.msgpack.Encoder()
-_unpack_frame = msgspec.msgpack.Decoder(_Frame)
+_unpack_frame = msgspec.msgpack.Decoder(_OpenFrame)
 _unpack_expiries = msgspec.msgpack.Decoder(Expiries)
 _json = msgspec.json.Encoder()
 
+_SPECS = {spec.name: spec for spec in LEG_COLUMNS}
+_DTYPES = {spec.name: np.dtype(spec.dtype) for spec in LEG_COLUMNS}
+_BYTES_PER_LEG = {name: dtype.itemsize for name, dtype in _DTYPES.items()}
 # How an enumerated column reads in client JSON.
 _KIND_WORDS = {int(Kind.CALL): "call", int(Kind.PUT): "put"}
 ROW_FIELDS: tuple[str, ...] = ("symbol", *(column.name for column in LEG_COLUMNS))
-_LegRow = msgspec.defstruct("_LegRow", [(name, Any) for name in ROW_FIELDS], gc=False)
+_FIELD_TYPES = {"f": float | None, "i": int | None, "u": int | None}
+
+if TYPE_CHECKING:
+
+    class Leg(msgspec.Struct, frozen=True):
+        """For type checkers: the fields come from `LEG_COLUMNS`, which they cannot read."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Leg = msgspec.defstruct(
+        "Leg",
+        [("symbol", str), ("strike", float), ("kind", str)]
+        + [
+            (spec.name, _FIELD_TYPES[_DTYPES[spec.name].kind], None)
+            for spec in LEG_COLUMNS
+            if spec.name not in ("strike", "kind")
+        ],
+        frozen=True,
+        gc=False,
+        module=__name__,
+        namespace={
+            "__doc__": "One leg: `symbol` and the columns of `LEG_COLUMNS`; absent is None, kind is"
+            " `call` or `put`."
+        },
+    )
+
 # A percentage printed in full reads well to seven digits of its decimal; Greeks come with five.
 _PROVIDER_DIGITS = {"iv_provider": 7} | dict.fromkeys(
     ("delta_provider", "gamma_provider", "theta_provider", "vega_provider"), 5
@@ -57,21 +91,37 @@ def encode_frame(chain: EnrichedChain) -> bytes:
 
 def decode_frame(data: bytes) -> EnrichedChain:
     """The chain in a frame; its columns are read-only views. Raises DecodeError."""
+    header, columns = open_frame(data)
+    return EnrichedChain(
+        header, {name: decode_column(columns.get(name), name, header.n) for name in _SPECS}
+    )
+
+
+def open_frame(data: bytes) -> tuple[ChainHeader, dict[str, memoryview]]:
+    """The header of a frame and the bytes of its columns, each as long as it must be.
+
+    Raises DecodeError.
+    """
     try:
         frame = _unpack_frame.decode(data)
     except msgspec.MsgspecError as error:
         raise DecodeError(f"not a chain frame: {error}") from error
     n = frame.h.n
-    legs: dict[str, np.ndarray[Any, Any]] = {}
-    for spec in LEG_COLUMNS:
-        column = frame.c.get(spec.name)
-        if column is None:
-            legs[spec.name] = empty_column(spec, n)
-            continue
-        if len(column) != n * np.dtype(spec.dtype).itemsize:
-            raise DecodeError(f"column {spec.name}: {len(column)} bytes for {n} legs")
-        legs[spec.name] = np.frombuffer(column, spec.dtype)
-    return EnrichedChain(frame.h, legs)
+    for name, column in frame.c.items():
+        width = _BYTES_PER_LEG.get(name)
+        if width is not None and len(column) != n * width:
+            raise DecodeError(f"column {name}: {len(column)} bytes for {n} legs")
+    return frame.h, frame.c
+
+
+def decode_column(column: memoryview | None, name: str, length: int) -> Column:
+    """A column of an open frame; absent in every leg where the frame does not have it.
+
+    Raises KeyError for a name that `LEG_COLUMNS` does not have.
+    """
+    if column is None:
+        return empty_column(_SPECS[name], length)
+    return np.frombuffer(column, _DTYPES[name])
 
 
 def encode_expiries(expiries: Expiries) -> bytes:
@@ -92,6 +142,11 @@ def leg_rows(chain: EnrichedChain) -> list[dict[str, Any]]:
     return [
         dict(zip(ROW_FIELDS, values, strict=True)) for values in _row_values(chain, _symbols(chain))
     ]
+
+
+def legs_of(chain: EnrichedChain) -> list[Leg]:
+    """One struct a leg, its fields as `ROW_FIELDS`; absent is None."""
+    return list(starmap(Leg, _row_values(chain, _symbols(chain))))
 
 
 class ChainJson(msgspec.Struct, frozen=True):
@@ -149,7 +204,7 @@ def encode_client_json(
     """Every client text of a chain snapshot, each leg encoded once."""
     header = chain.header
     symbols = _symbols(chain)
-    rows = [_json.encode(row) for row in starmap(_LegRow, _row_values(chain, symbols))]
+    rows = [_json.encode(row) for row in starmap(Leg, _row_values(chain, symbols))]
     shared = LatestContract(
         type="contract",
         chain=header.chain,
@@ -194,10 +249,12 @@ def _client_values(column: Column, name: str) -> list[Any]:
         if column.dtype.itemsize == 4:  # the digits the provider printed, not their f4 tail
             column = np.round(column.astype(np.float64), _PROVIDER_DIGITS[name])
         values: list[Any] = column.tolist()
+        if np.isfinite(column).all():
+            return values
         return [value if -inf < value < inf else None for value in values]
     values = column.tolist()
     if name == "kind":
         return [_KIND_WORDS.get(value) for value in values]
-    if column.dtype.itemsize == 8:
+    if column.dtype.itemsize == 8 and NULL_INTEGER in values:
         return [None if value == NULL_INTEGER else value for value in values]
     return values
