@@ -11,27 +11,13 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import psutil
 
+from pipeline import attached
+from pipeline.attached import Holder, Running
 from pipeline.errors import ConfigError
-
-SAME_PROCESS_S = 1.0  # two readings of one process's start time differ by less
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """Who runs the instance: a supervisor's pid, when its process was made, and where its page is.
-
-    The start time keeps a later process with the same pid from being taken for it.
-    """
-
-    pid: int
-    created: float
-    since: str
-    page: str = ""
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -39,13 +25,6 @@ class Secrets(msgspec.Struct, frozen=True):
 
     jwt_secret: str
     redis_password: str
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What a consumer of the running instance needs; `environment` has the full URLs."""
-
-    gateway: str
-    environment: dict[str, str]
 
 
 class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +76,9 @@ class StateDirectory:
         # Of this run alone, so that the guard of a crashed one cannot take our children for its.
         self.marks = self.marks_of_all_runs / f"{os.getpid()}-{time.time_ns()}"
         self._lock = path / "lock"
-        self._holder = path / "run" / "holder.json"
+        self._holder = path / attached.HOLDER
         self._secrets = path / "secrets.json"
-        self._running = path / "run" / "instance.json"
+        self._running = path / attached.RUNNING
         self._status = path / "run" / "status.json"
 
     def prepare(self) -> None:
@@ -138,12 +117,11 @@ class StateDirectory:
 
     def holder(self) -> Holder | None:
         """The living supervisor that holds the instance; None where there is none."""
-        holder = _read(self._holder, Holder)
-        return holder if holder is not None and _is_alive(holder) else None
+        return attached.holder(self.path)
 
     def secrets(self) -> Secrets | None:
         """The generated secrets; None before the first start."""
-        return _read(self._secrets, Secrets)
+        return attached.read(self._secrets, Secrets)
 
     def ensure_secrets(self) -> Secrets:
         """The generated secrets, made on the first call."""
@@ -159,7 +137,7 @@ class StateDirectory:
 
     def running(self) -> Running | None:
         """What the running instance left for consumers; None where none runs."""
-        return _read(self._running, Running) if self.holder() else None
+        return attached.running(self.path)
 
     def write_status(self, status: Status) -> None:
         """Leave the present state."""
@@ -167,7 +145,7 @@ class StateDirectory:
 
     def status(self) -> Status | None:
         """The last state the running instance left; None where none runs or it is too young."""
-        return _read(self._status, Status) if self.holder() else None
+        return attached.read(self._status, Status) if self.holder() else None
 
     def log_paths(self) -> dict[str, Path]:
         """The live log file of every process that has one, by process name."""
@@ -195,18 +173,3 @@ def _state_mode() -> int:
 
 def _write(path: Path, value: msgspec.Struct) -> None:
     write_private(path, msgspec.json.encode(value))
-
-
-def _read(path: Path, kind: type[_Struct]) -> _Struct | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
-
-
-def _is_alive(holder: Holder) -> bool:
-    try:
-        created = psutil.Process(holder.pid).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return abs(created - holder.created) < SAME_PROCESS_S

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import clock, config
+from pipeline.attached import Running
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.credentials import DEFAULT_SCOPES, DEFAULT_TTL_S
@@ -26,7 +27,7 @@ from stockify.engines import postgres, valkey
 from stockify.engines.postgres import Postgres
 from stockify.engines.valkey import Valkey
 from stockify.health import Health
-from stockify.instance import Running, Secrets, StateDirectory, Status, this_process
+from stockify.instance import Secrets, StateDirectory, Status, this_process
 from stockify.plan import Plan, Ports
 from stockify.processes import Launch
 

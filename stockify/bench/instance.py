@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 
 from pipeline import config
+from pipeline.attached import Running
 from pipeline.config import Settings
 from pipeline.credentials import issue_token
-from stockify.instance import Running, StateDirectory
+from stockify.instance import StateDirectory
 
 START_S = 180.0
 STOP_S = 60.0

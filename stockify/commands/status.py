@@ -7,9 +7,10 @@ import msgspec
 from rich.console import Console
 
 from pipeline import config
+from pipeline.attached import Holder
 from pipeline.clock import SECOND_NS, Clock, parse_instant
 from stockify.display import duration, table
-from stockify.instance import Holder, StateDirectory, Status
+from stockify.instance import StateDirectory, Status
 
 NONE_RUNS = 3
 STALE_S = 10.0  # it writes every second

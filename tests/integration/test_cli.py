@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from pipeline.attached import Running
 from stockify import cli
-from stockify.instance import ProcessStatus, Running, StateDirectory, Status, this_process
+from stockify.instance import ProcessStatus, StateDirectory, Status, this_process
 
 SINCE = "2026-01-20T03:45:00.000000Z"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline.attached import Running
 from pipeline.errors import ConfigError
-from stockify.instance import AlreadyHeld, Running, StateDirectory, this_process
+from stockify.instance import AlreadyHeld, StateDirectory, this_process
 
 SINCE = "2026-01-20T03:45:00.000000Z"
 
