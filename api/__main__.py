@@ -17,8 +17,9 @@ from api.protocol import Protocol
 from api.sockets import RESTART, Closing, end_session
 from pipeline.database import Database
 from pipeline.errors import ConfigError
-from pipeline.latest import Latest, Watch
+from pipeline.latest import Latest
 from pipeline.runtime import Context, cancel, connect, pause, run
+from pipeline.watch import Watch
 
 DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds in all
 GOODBYE_S = 1.0

@@ -26,8 +26,9 @@ from api.messages import (
     update_packet,
 )
 from pipeline.errors import BusUnavailable
-from pipeline.latest import Latest, Watch
-from pipeline.runtime import cancel, jittered
+from pipeline.latest import Latest
+from pipeline.runtime import cancel
+from pipeline.watch import Watch
 
 SWEEP_S = 5.0  # everything in use is read again this often, whatever was or was not told
 BLIND_SWEEP_S = 1.0  # and this often where the server tells of no changes
@@ -242,15 +243,10 @@ class Hub:
             self._wake.set()
 
     async def _listen(self) -> None:
-        attempt = 0
-        while True:
-            started = time.monotonic()
-            try:
-                await self._watch.run(self._changed)
-            except BusUnavailable as error:
-                attempt = 0 if time.monotonic() - started > SWEEP_S else attempt + 1
-                self._log.warning("redis_subscription_lost", error=str(error), attempt=attempt)
-            await asyncio.sleep(jittered(attempt, cap_s=1.0))
+        def lost(why: str, attempt: int) -> None:
+            self._log.warning("redis_subscription_lost", error=why, attempt=attempt)
+
+        await self._watch.run(self._changed, lost)
 
     async def _check(self) -> None:
         while True:

@@ -5,6 +5,7 @@ file that `STOCKIFY_CONFIG` names; the environment wins.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clock: Annotated[str, _says("real, x60, an ISO start, or <start>@x60")] = "real"
     log_level: Annotated[str, _says("debug, info, warning or error")] = "info"
 
-    redis_url: Annotated[str, _says("an existing Redis; empty: the embedded one")] = ""
+    redis_url: Annotated[
+        str, _says("an existing Redis, or nodes of a cluster, comma-separated; empty: embedded")
+    ] = ""
+    redis_cluster: Annotated[bool, _says("whether that Redis is a cluster")] = False
     database_url: Annotated[str, _says("an existing Postgres; empty: the embedded one")] = ""
     database_read_url: Annotated[str, _says("a read replica for the gateway")] = ""
     shards: Annotated[int, _says("streams the bus is cut into, by underlying")] = 1
@@ -94,6 +98,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def redacted(self) -> dict[str, Any]:
         """The settings as a dict in which no password or token can be read."""
         return {name: _redact(name, getattr(self, name)) for name in self.__struct_fields__}
+
+    def redis_urls(self) -> tuple[str, ...]:
+        """Each URL of `redis_url`; none where it is empty."""
+        return _several(self.redis_url)
 
     def state_path(self) -> Path:
         """The state directory, absolute."""
@@ -174,6 +182,10 @@ def _check(settings: Settings) -> None:
     for name in _POSITIVE:
         if getattr(settings, name) <= 0:
             raise ConfigError(f"{PREFIX}{name.upper()}: must be above zero")
+    if len(settings.redis_urls()) > 1 and not settings.redis_cluster:
+        raise ConfigError(f"{PREFIX}REDIS_URL: several nodes need {PREFIX}REDIS_CLUSTER=true")
+    if settings.redis_cluster and not settings.redis_url:
+        raise ConfigError(f"{PREFIX}REDIS_CLUSTER: needs {PREFIX}REDIS_URL, a node of the cluster")
     if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
         raise ConfigError(f"{PREFIX}JWT_SECRET: shorter than 32 bytes")
 
@@ -186,8 +198,17 @@ def _redact(name: str, value: Any) -> Any:
     return redact_url(value) if name.endswith("_url") else value
 
 
+def _several(urls: str) -> tuple[str, ...]:
+    """URLs with commas between; a comma within a password stays."""
+    parts = re.split(r",(?=\s*\w+://)", urls)
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def redact_url(url: str) -> str:
-    """A URL without its password."""
+    """A URL, or several with commas between, without their passwords."""
+    several = _several(url)
+    if len(several) > 1:
+        return ",".join(map(redact_url, several))
     scheme, separator, rest = url.partition("://")
     user_info, at, host = rest.rpartition("@")
     if not at or ":" not in user_info:

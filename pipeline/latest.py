@@ -1,28 +1,24 @@
-"""Latest keys and live channels: written by the realtime worker, read and watched by the gateway.
+"""Latest keys and live channels: written by the realtime worker, read by the gateway.
 
 A latest value is never overwritten by an older one: what is older is decided inside Redis, by the
 position (ts_ingest, seq) of the chain it came with, in the same Lua call that writes. The texts
 are those of `frames.encode_client_json`; this room never looks into a row.
 """
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from pipeline import frames
 from pipeline.clock import expiry_ns
+from pipeline.cluster import primaries
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.models import ChainHeader, ChainId, ContractId, Expiries, parse_symbol
 from pipeline.runtime import Redis
 from pipeline.topics import LATEST_TTL_S, Topics
-
-PING_AFTER_S = 5.0  # a quiet subscription is asked whether it still lives
-SILENT_AFTER_S = 15.0  # and given up when it did not answer
-POLL_S = 1.0
 
 # KEYS: chain position, underlying position, catalog, chain, underlying, contracts...
 # ARGV: position, TTL in s, catalog field, card, then channel and text of the chain, of the
@@ -193,10 +189,13 @@ class Latest:
         for index, symbol in enumerate(symbols):
             by_shard.setdefault(shard_of(self._topics, symbol), []).append(index)
         found: list[bytes | None] = [None] * len(symbols)
-        for shard, indices in by_shard.items():
+
+        async def read(shard: int, indices: list[int]) -> None:
             keys = [self._topics.latest(symbols[index], shard) for index in indices]
             for index, text in zip(indices, await _asked(self._redis.mget(keys)), strict=True):
                 found[index] = text
+
+        await asyncio.gather(*(read(*part) for part in by_shard.items()))
         return found
 
     async def catalog(self) -> Catalog:
@@ -215,101 +214,16 @@ class Latest:
         return Catalog(chains, listed)
 
     async def is_notifying(self) -> bool | None:
-        """Whether the server tells of changes to keys; None where it may not be asked."""
+        """Whether every server tells of changes to keys; None where one may not be asked."""
         try:
-            answer = await self._redis.config_get("notify-keyspace-events")
+            servers = await primaries(self._redis)
+            answers = [await server.config_get("notify-keyspace-events") for server in servers]
         except (NoPermissionError, ResponseError):
             return None
         except (RedisError, OSError) as error:
             raise BusUnavailable(f"Redis: {type(error).__name__}") from error
-        flags = str(next(iter(answer.values()), ""))
-        return "K" in flags and ("$" in flags or "A" in flags)
-
-
-class Watch:
-    """Tells which symbols changed, through server restarts, for as long as `run` runs.
-
-    The client given is used for the subscription alone, and should not retry on its own. Every
-    (re)subscription reports its symbol as changed, so that nothing in between goes unseen.
-    """
-
-    def __init__(self, redis: Redis, topics: Topics) -> None:
-        self._redis = redis
-        self._topics = topics
-        self._symbols: dict[str, str] = {}
-        self._pubsub: PubSub | None = None
-        # Never in use by a symbol: it keeps the subscription alive when nobody watches anything.
-        self._anchor = topics.keyspace_event(topics.catalog())
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether a subscription stands."""
-        return self._pubsub is not None
-
-    async def add(self, symbols: Iterable[str]) -> None:
-        """Watch these as well."""
-        channels = {self._channel(symbol): symbol for symbol in symbols}
-        self._symbols |= channels
-        await self._tell("subscribe", channels)
-
-    async def remove(self, symbols: Iterable[str]) -> None:
-        """Watch these no longer."""
-        channels = [self._channel(symbol) for symbol in symbols]
-        for channel in channels:
-            self._symbols.pop(channel, None)
-        await self._tell("unsubscribe", channels)
-
-    async def run(self, changed: Callable[[str, int], None]) -> None:
-        """Call `changed(symbol, times)` for every change, 0 times where it may have changed.
-
-        Returns never; raises BusUnavailable when the server is lost, and may be called again.
-        """
-        pubsub = self._redis.pubsub()
-        try:
-            await pubsub.subscribe(self._anchor, *self._symbols)
-            self._pubsub = pubsub
-            await self._listen(pubsub, changed)
-        except (RedisError, OSError) as error:
-            raise BusUnavailable(f"subscription lost: {type(error).__name__}") from error
-        finally:
-            self._pubsub = None
-            await _closed(pubsub)
-
-    async def _listen(self, pubsub: PubSub, changed: Callable[[str, int], None]) -> None:
-        heard = pinged = time.monotonic()
-        while True:
-            message: Any = await pubsub.get_message(timeout=POLL_S)
-            now = time.monotonic()
-            if message is None:
-                if now - heard > SILENT_AFTER_S:
-                    raise BusUnavailable("subscription lost: the server went silent")
-                if now - max(heard, pinged) > PING_AFTER_S:
-                    pinged = now
-                    await pubsub.ping()
-                continue
-            heard = now
-            channel = message["channel"]
-            symbol = self._symbols.get(channel.decode()) if channel else None
-            if symbol is None:
-                continue
-            if message["type"] == "subscribe":
-                changed(symbol, 0)
-            elif message["type"] == "message" and message["data"] == b"set":
-                changed(symbol, 1)
-
-    async def _tell(self, command: str, channels: Iterable[str]) -> None:
-        """Change the standing subscription; if that fails, the listener starts anew with all."""
-        pubsub, names = self._pubsub, tuple(channels)
-        if pubsub is None or not names:
-            return
-        try:
-            await (pubsub.subscribe if command == "subscribe" else pubsub.unsubscribe)(*names)
-        except (RedisError, OSError):
-            await _closed(pubsub)
-
-    def _channel(self, symbol: str) -> str:
-        topics = self._topics
-        return topics.keyspace_event(topics.latest(symbol, shard_of(topics, symbol)))
+        flags = [str(next(iter(answer.values()), "")) for answer in answers]
+        return all("K" in each and ("$" in each or "A" in each) for each in flags)
 
 
 Known = frames.LatestChain | frames.LatestContract | frames.LatestUnderlying
@@ -348,10 +262,3 @@ async def _asked(call: Any) -> Any:
         return await call
     except (RedisError, OSError) as error:
         raise BusUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-
-
-async def _closed(pubsub: Any) -> None:  # redis-py leaves its aclose untyped
-    try:
-        await pubsub.aclose()
-    except (RedisError, OSError):
-        return

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from pipeline import config, topics
 from pipeline.clock import Clock
+from pipeline.cluster import ClusterRedis, Nodes
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.telemetry import Telemetry
@@ -53,16 +54,26 @@ Worker = Callable[[Context], Awaitable[None]]
 
 
 def connect(settings: Settings, *, retries: int = 3, name: str = "", single: bool = False) -> Redis:
-    """A client of the instance's Redis; values are bytes.
+    """A client of the instance's Redis, one node or a cluster of them; values are bytes.
 
-    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection.
-    Raises ConfigError without a URL.
+    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection (a
+    node). Raises ConfigError without a URL.
     """
-    if not settings.redis_url:
+    urls = settings.redis_urls()
+    if not urls:
         raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")
+    if not settings.redis_cluster:
+        return connect_to(urls[0], retries=retries, name=name, single=single)
+    return ClusterRedis(
+        Nodes(urls), lambda url: connect_to(url, retries=0, name=name, single=single), retries
+    )
+
+
+def connect_to(url: str, *, retries: int, name: str = "", single: bool = False) -> Redis:
+    """A client of one server; as `connect`."""
     backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
     return redis_client.Redis.from_url(
-        settings.redis_url,
+        url,
         retry=Retry(backoff, retries),
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
@@ -135,7 +146,7 @@ async def _live(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     client = connect(settings, name=name)
-    topic_map = Topics(shards=settings.shards)
+    topic_map = Topics(shards=settings.shards, tagged=settings.redis_cluster)
     context = Context(name, settings, clock, telemetry, client, topic_map, stopping)
     heartbeat = asyncio.create_task(_heartbeat(context))
     try:

@@ -71,7 +71,7 @@ def _recordings(
 
 async def _append(settings: Settings, chosen: list[Recording]) -> list[Appended]:
     producer = Producer(settings, "replay")
-    topics = Topics(shards=settings.shards)
+    topics = Topics(shards=settings.shards, tagged=settings.redis_cluster)
     places = []
     try:
         for recording in chosen:
@@ -88,7 +88,7 @@ async def _append(settings: Settings, chosen: list[Recording]) -> list[Appended]
 async def _settled(producer: Producer, stream: str, entry: NewEntry) -> Appended:
     for attempt in range(ATTEMPTS):
         try:
-            return await producer.settle(stream, entry)
+            return (await producer.settle(stream, [entry]))[0]
         except OutcomeUnknown:
             if attempt == ATTEMPTS - 1:
                 raise

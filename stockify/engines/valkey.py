@@ -27,7 +27,7 @@ ASK_TIMEOUT_S = 5.0
 STOP_S = 15.0  # the append-only file is flushed and synced before it leaves
 # String events alone: `g` would tell of the EXPIRE inside each SET … EX as a second event.
 EVENT_FLAGS = "K$"
-_SETTINGS = (
+SETTINGS = (
     ("bind", "127.0.0.1"),
     ("protected-mode", "yes"),
     ("daemonize", "no"),
@@ -60,7 +60,7 @@ class Valkey:
         data = self._directory / "data"
         for directory in (self._directory, data):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lines = [f"{name} {value}" for name, value in _SETTINGS]
+        lines = [f"{name} {value}" for name, value in SETTINGS]
         lines += [f"port {self._port}", f"dir {_quoted(data)}", f"requirepass {self._password}"]
         path = self._directory / "valkey.conf"
         write_private(path, ("\n".join(lines) + "\n").encode())

@@ -26,7 +26,7 @@ async def context(url: str, name: str = "tester", **settings: Any) -> AsyncItera
             Clock(chosen.clock),
             telemetry,
             client,
-            Topics(chosen.shards),
+            Topics(chosen.shards, chosen.redis_cluster),
             asyncio.Event(),
         )
     finally:
@@ -53,7 +53,7 @@ async def append_numbered(context: Context, stream: str, count: int) -> None:
 
 def consumer(context: Context, stream: str, group: str = "group") -> Consumer:
     """A consumer that sets aside into a stream beside its own."""
-    return Consumer(context, stream, group, dead_stream=f"{stream}:dead")
+    return Consumer(context, stream, group, dead_stream=f"{stream}:dead", start="earliest")
 
 
 @contextlib.asynccontextmanager

@@ -168,7 +168,7 @@ async def running(
     )
     bounds = limits or Limits()
     telemetry = Telemetry("gateway", settings)
-    topics = Topics(shards=settings.shards)
+    topics = Topics(shards=settings.shards, tagged=settings.redis_cluster)
     stopping = asyncio.Event()
     redis = connect(settings, name="gateway")
     clock = Clock(settings.clock)

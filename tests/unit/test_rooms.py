@@ -13,7 +13,8 @@ GRAPH = rooms.graph(PROJECT)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "redis": (
         *("pipeline.streams", "pipeline.latest", "pipeline.limits", "pipeline.credentials"),
-        *("pipeline.schemas", "pipeline.runtime", "stockify", "api.__main__"),
+        *("pipeline.schemas", "pipeline.runtime", "pipeline.cluster", "pipeline.watch"),
+        *("stockify", "api.__main__"),
     ),
     "psycopg": ("pipeline.database", "stockify.bench"),
     "psycopg_pool": ("pipeline.database", "stockify.bench"),

@@ -1,0 +1,248 @@
+"""A Redis Cluster: which node owns a key, and a client that sends each command to that node.
+
+Calls on the keys of one slot only, which is what the tags in `topics` are for. It opens no
+subscription and queues no transaction: those are asked of the owning node's own client.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline, PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+# Refused before anything was carried out, because another node is to be asked, or soon will be.
+# MOVED is an ASK to redis-py. A slot on its way between two nodes is waited for, not followed.
+ELSEWHERE = (AskError, TryAgainError, ClusterDownError, ReadOnlyError)
+_LOST = (ConnectionError, TimeoutError, OSError)
+
+ASK_TIMEOUT_S = 1.0  # a node that does not say at once who owns what is passed over
+FIRST_WAIT_S = 0.05
+LONGEST_WAIT_S = 1.0
+
+_KEY_AFTER_COUNT = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO")
+_KEYLESS = ("CLIENT", "CLUSTER", "CONFIG", "ECHO", "INFO", "PING", "SCRIPT", "TIME")
+
+
+class Nodes:
+    """What the nodes of a cluster last said about who owns which slots.
+
+    `urls` are seeds: any nodes, of which one must answer; user, password and TLS are those of the
+    first. `version` grows whenever an owner has changed.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.version = 0
+        self._seeds = tuple(urls)
+        self._known: list[str] = []
+        self._ranges: tuple[tuple[int, int, str], ...] = ()
+        self._is_stale = True
+        self._turn = asyncio.Lock()
+
+    async def owner(self, key: str | bytes) -> str:
+        """The URL of the node that owns a key. Raises ConnectionError where none is known."""
+        if self._is_stale:
+            await self.refresh()
+        slot = key_slot(key.encode() if isinstance(key, str) else key)
+        for first, last, url in self._ranges:
+            if first <= slot <= last:
+                return url
+        raise ConnectionError(f"nobody owns slot {slot} of the cluster")
+
+    async def primaries(self) -> list[str]:
+        """The URL of every node that owns slots, each once. Raises ConnectionError."""
+        if self._is_stale:
+            await self.refresh()
+        return list(dict.fromkeys(url for _, _, url in self._ranges))
+
+    def forget(self) -> None:
+        """Have the next question asked anew."""
+        self._is_stale = True
+
+    async def refresh(self) -> None:
+        """Ask who owns what; callers at the same time share one answer. Raises ConnectionError.
+
+        A node that says the cluster is well is believed first: one that was away, or is cut off,
+        still tells of owners long gone.
+        """
+        if self._turn.locked():
+            async with self._turn:
+                return
+        async with self._turn:
+            doubtful = None
+            known = random.sample(self._known, len(self._known))
+            for url in dict.fromkeys((*known, *self._seeds)):
+                try:
+                    ranges, others, is_well = await _asked(url, self._seeds[0])
+                except (RedisError, OSError):
+                    continue
+                if is_well:
+                    return self._keep(ranges, others)
+                doubtful = doubtful or (ranges, others)
+            if doubtful is None:
+                raise ConnectionError("no node of the cluster answers")
+            self._keep(*doubtful)
+
+    def _keep(self, ranges: tuple[tuple[int, int, str], ...], known: list[str]) -> None:
+        self._known = known or self._known
+        self._is_stale = False
+        if ranges != self._ranges:
+            self._ranges = ranges
+            self.version += 1
+
+
+class ClusterRedis(Redis):
+    """A client of a whole cluster: each command goes to the node that owns its first key.
+
+    Commands without a key go to some node. A command that was refused because its slot is
+    elsewhere is sent again, once who owns what is known again; one without an answer only while
+    `retries` allows it. What still fails then is a ConnectionError.
+    """
+
+    def __init__(self, nodes: Nodes, connect: Callable[[str], Redis], retries: int) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self._connect = connect
+        self._retries = retries
+        self._clients: dict[str, Redis] = {}
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """The answer of the node that owns the command's key."""
+        key = key_of(args)
+        attempt = 0
+        while True:
+            try:
+                client = await (self.owner_of(key) if key is not None else self._any_owner())
+                execute: Any = client.execute_command  # redis-py leaves it untyped
+                return await execute(*args, **options)
+            except ELSEWHERE as error:
+                if attempt >= max(1, self._retries):
+                    raise ConnectionError(f"the cluster changes: {error}") from error
+            except _LOST:
+                if attempt >= self._retries:
+                    self.nodes.forget()  # this one's caller waits no longer
+                    raise
+            await asyncio.sleep(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt))
+            attempt += 1
+            with contextlib.suppress(ConnectionError):  # the next attempt says it again
+                await self.nodes.refresh()
+
+    async def owner_of(self, key: str | bytes) -> Redis:
+        """A client of the node that owns a key, shared and closed with this one."""
+        return self._client(await self.nodes.owner(key))
+
+    async def primaries(self) -> list[Redis]:
+        """A client of every node that owns slots."""
+        return [self._client(url) for url in await self.nodes.primaries()]
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close the connections to all nodes."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose(close_connection_pool)
+        await super().aclose(close_connection_pool)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Raises TypeError: its commands could belong to several nodes."""
+        raise TypeError("no pipeline over a cluster: use that of owner_of(key)")
+
+    def pubsub(self, **kwargs: Any) -> PubSub:
+        """Raises TypeError: each node tells of its own keys alone."""
+        raise TypeError("no subscription over a cluster: use that of owner_of(key)")
+
+    def _client(self, url: str) -> Redis:
+        if url not in self._clients:
+            self._clients[url] = self._connect(url)
+        return self._clients[url]
+
+    async def _any_owner(self) -> Redis:
+        return (await self.primaries())[0]
+
+
+async def owner_of(redis: Redis, key: str) -> Redis:
+    """The client for what must be asked of the very server that owns a key."""
+    return await redis.owner_of(key) if isinstance(redis, ClusterRedis) else redis
+
+
+async def primaries(redis: Redis) -> list[Redis]:
+    """A client of every server that owns keys; the one given where there is no cluster."""
+    return await redis.primaries() if isinstance(redis, ClusterRedis) else [redis]
+
+
+def key_of(command: Sequence[Any]) -> str | bytes | None:
+    """The first key of a command; None where it has none. Raises ValueError for SCAN and KEYS."""
+    words = str(command[0]).upper().split()
+    name = words[0]
+    if name in ("SCAN", "KEYS"):
+        raise ValueError(f"{name} tells of one node: ask each of primaries()")
+    if name in _KEYLESS:
+        return None
+    if name in _KEY_AFTER_COUNT:
+        return _as_key(command[3]) if int(command[2]) else None
+    if name in ("XREAD", "XREADGROUP"):
+        streams = next(
+            place for place, word in enumerate(command) if word in (b"STREAMS", "STREAMS")
+        )
+        return _as_key(command[streams + 1])
+    return _as_key(command[1])
+
+
+def _as_key(word: Any) -> str | bytes:
+    return word if isinstance(word, bytes) else str(word)
+
+
+async def _asked(
+    url: str, credentials: str
+) -> tuple[tuple[tuple[int, int, str], ...], list[str], bool]:
+    """The slot ranges with their owners, every node, and whether this node finds all well."""
+    client = Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=ASK_TIMEOUT_S,
+        socket_connect_timeout=ASK_TIMEOUT_S,
+        single_connection_client=True,
+    )
+    execute: Any = client.execute_command
+    try:
+        slots = await execute("CLUSTER SLOTS")
+        state = await execute("CLUSTER INFO")
+    except ResponseError as error:
+        raise ConnectionError(f"no cluster: {error}") from error
+    finally:
+        await client.aclose()
+    host = urlsplit(url).hostname or "127.0.0.1"
+    ranges, known = [], []
+    for first, last, *nodes in slots:
+        urls = [
+            _url(credentials, bytes(node[0] or b"").decode() or host, node[1]) for node in nodes
+        ]
+        ranges.append((int(first), int(last), urls[0]))
+        known += urls
+    return tuple(sorted(ranges)), list(dict.fromkeys(known)), "cluster_state:ok" in _text(state)
+
+
+def _url(credentials: str, host: str, port: int) -> str:
+    parts = urlsplit(credentials)
+    user_info = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    bracketed = f"[{host}]" if ":" in host else host
+    return urlunsplit((parts.scheme, f"{user_info}{bracketed}:{port}", "", parts.query, ""))
+
+
+def _text(answer: Any) -> str:
+    return answer.decode() if isinstance(answer, bytes) else str(answer)

@@ -1,0 +1,179 @@
+"""A client of a real cluster: commands reach the owner of their key, through a failover too."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from redis.exceptions import ConnectionError
+
+from pipeline import schemas
+from pipeline.clock import SECOND_NS
+from pipeline.cluster import ClusterRedis, Nodes, owner_of, primaries
+from pipeline.errors import BusUnavailable
+from pipeline.latest import Latest
+from pipeline.limits import Budget
+from pipeline.models import EnrichedChain
+from pipeline.runtime import Redis, cancel, connect
+from pipeline.schemas import SCHEMAS
+from pipeline.topics import Topics, heartbeat
+from pipeline.watch import Watch
+from stockify.engines.cluster import ValkeyCluster
+from tests.support import chains
+from tests.support import cluster as clusters
+from tests.support.gateway import moved, publish, until_true
+
+TOPICS = Topics(shards=clusters.SHARDS, tagged=True)
+UNDERLYINGS = ("NIFTY", "BANKNIFTY", "FINNIFTY", "SENSEX", "MIDCPNIFTY", "BANKEX")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    with clusters.running(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@pytest_asyncio.fixture
+async def redis(cluster: ValkeyCluster) -> AsyncIterator[ClusterRedis]:
+    for node in cluster.primaries():
+        node.client.flushall()
+    client = connect(clusters.settings(cluster), name="tester")
+    assert isinstance(client, ClusterRedis)
+    yield client
+    await client.aclose()
+
+
+async def test_each_shard_is_asked_of_its_owner(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    ports = set()
+    for shard in range(clusters.SHARDS):
+        key = TOPICS.latest("X", shard)
+        await redis.set(key, b"%d" % shard)
+        owner = cluster.owner_of(key)
+        assert owner.client.get(key) == str(shard)
+        served = (await redis.owner_of(key)).connection_pool.connection_kwargs["port"]
+        assert served == owner.port
+        ports.add(served)
+    assert len(ports) == 3
+
+
+async def test_every_room_that_asks_redis_works_on_a_cluster(redis: ClusterRedis) -> None:
+    chains_of_all = [chains.enriched(3, underlying=name) for name in UNDERLYINGS]
+    for number, chain in enumerate(chains_of_all):
+        assert await publish(redis, TOPICS, chain, number) == 8
+        assert await publish(redis, TOPICS, chain, number) == 0
+    reader = Latest(redis, TOPICS)
+    assert None not in await reader.texts(UNDERLYINGS)
+    assert (await reader.catalog()).underlyings() == sorted(UNDERLYINGS)
+    assert await reader.is_notifying() is True
+    budget = Budget(redis, TOPICS, "account", 5.0)
+    assert await budget.take() == 0
+    assert await budget.take(longest_wait_s=1.0) is None
+    await schemas.register(redis, list(SCHEMAS.values()))
+    await schemas.register(redis, list(SCHEMAS.values()))
+    await redis.set(heartbeat("tester"), b"{}", ex=15)
+    found = [
+        key for server in await primaries(redis) async for key in server.scan_iter(heartbeat("*"))
+    ]
+    assert found == [heartbeat("tester").encode()]
+
+
+async def test_moved_slot_is_followed(cluster: ValkeyCluster, redis: ClusterRedis) -> None:
+    key = TOPICS.latest("NIFTY", 0)
+    await redis.set(key, b"1")
+    wrong = [(first, last, cluster.nodes[5].url) for first, last, _ in redis.nodes._ranges]
+    redis.nodes._ranges = tuple(wrong)  # as if everything had moved since we asked
+    assert await redis.get(key) == b"1"
+    assert await redis.nodes.owner(key) != cluster.nodes[5].url
+
+
+async def test_what_belongs_to_no_one_node_is_refused(redis: ClusterRedis) -> None:
+    with pytest.raises(TypeError):
+        redis.pipeline()
+    with pytest.raises(TypeError):
+        redis.pubsub()
+    with pytest.raises(ValueError, match="SCAN"):
+        await redis.scan()
+
+
+async def test_one_server_is_its_own_owner(valkey: str) -> None:
+    client: Redis = connect(clusters.Settings(redis_url=valkey))
+    assert await owner_of(client, "any") is client
+    assert await primaries(client) == [client]
+    with pytest.raises(ConnectionError):  # it is no cluster, and says so
+        await Nodes([valkey]).owner("any")
+    await client.aclose()
+
+
+async def test_watch_and_reads_survive_a_failover(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    told: list[tuple[str, int]] = []
+    lost: list[str] = []
+    client = connect(clusters.settings(cluster), retries=0)
+    watch = Watch(client, TOPICS)
+    running = asyncio.create_task(
+        watch.run(
+            lambda symbol, times: told.append((symbol, times)), lambda why, _: lost.append(why)
+        )
+    )
+    await until_true(lambda: watch.is_connected)
+    await watch.add(UNDERLYINGS)
+    await until_true(lambda: {symbol for symbol, _ in told} == set(UNDERLYINGS))
+    first = [chains.enriched(3, underlying=name) for name in UNDERLYINGS]
+    for number, chain in enumerate(first):
+        await publish(redis, TOPICS, chain, number)
+    await until_true(lambda: {symbol for symbol, times in told if times} == set(UNDERLYINGS))
+    told.clear()
+    key = TOPICS.catalog(TOPICS.shard_of("NIFTY"))
+    killed = await asyncio.to_thread(clusters.fail_over, cluster, key)
+    await until_true(lambda: watch.is_connected and ("NIFTY", 0) in told)
+    for number, chain in enumerate(first):
+        later = moved(chain, seconds=1)
+        while not await _published(redis, later, number):
+            await asyncio.sleep(0.05)
+    await until_true(lambda: {symbol for symbol, times in told if times} == set(UNDERLYINGS))
+    assert lost
+    texts = await Latest(redis, TOPICS).texts(UNDERLYINGS)
+    assert all(
+        str(first[0].header.ts_ingest + SECOND_NS).encode() in text for text in texts if text
+    )
+    await cancel(running)
+    await client.aclose()
+    await asyncio.to_thread(clusters.bring_back, cluster, killed)
+
+
+async def test_subscription_leaves_an_owner_that_was_demoted_alive(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    lost: list[str] = []
+    told: list[tuple[str, int]] = []
+    client = connect(clusters.settings(cluster), retries=0)
+    watch = Watch(client, TOPICS)
+    running = asyncio.create_task(
+        watch.run(
+            lambda symbol, times: told.append((symbol, times)), lambda why, _: lost.append(why)
+        )
+    )
+    await until_true(lambda: watch.is_connected)
+    await watch.add(["NIFTY"])
+    shard = TOPICS.shard_of("NIFTY")
+    before = await asyncio.to_thread(cluster.owner_of, TOPICS.catalog(shard))
+    await asyncio.to_thread(clusters.hand_over, cluster, TOPICS.catalog(shard))
+    await until_true(lambda: any("another node" in why for why in lost))
+    await until_true(lambda: watch.is_connected)
+    told.clear()
+    await publish(redis, TOPICS, chains.enriched(3), 1)
+    await until_true(lambda: ("NIFTY", 1) in told)
+    assert cluster.owner_of(TOPICS.catalog(shard)) is not before
+    await cancel(running)
+    await client.aclose()
+
+
+async def _published(redis: ClusterRedis, chain: EnrichedChain, number: int) -> bool:
+    try:
+        await publish(redis, TOPICS, chain, number + 100)
+    except BusUnavailable:
+        return False
+    return True
