@@ -4,7 +4,10 @@ import msgspec
 
 
 class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry to append; the fields are those of `docs/data-model.md`, `seq` and `epoch` apart."""
+    """An entry to append; the fields are those of `docs/data-model.md`, `seq` and `epoch` apart.
+
+    `contracts` is how many legs it holds: no field of the entry, only counted with it.
+    """
 
     id: str
     type: str
@@ -15,6 +18,7 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
     enc: str = ""
     meta: bytes = b""
     data: bytes = b""
+    contracts: int = 0
 
     def fields(self) -> list[str | int | bytes]:
         """Names and values in turn, empty ones left out."""
@@ -29,7 +33,10 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as read. `attempts` counts deliveries, this one among them."""
+    """An entry as read. `attempts` counts deliveries, this one among them.
+
+    `src` is the stream id of the entry that it was made from, empty where that is not known.
+    """
 
     stream_id: str
     id: str
@@ -44,14 +51,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     meta: bytes
     data: bytes
     attempts: int
+    src: str = ""
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """Where an entry came to stand."""
+    """Where an entry came to stand; `found` when it stood there before this call."""
 
     stream_id: str
     seq: int
     epoch: str
+    found: bool = False
 
 
 def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1) -> Entry:
@@ -70,6 +79,7 @@ def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1
         meta=fields.get(b"meta", b""),
         data=fields.get(b"data", b""),
         attempts=attempts,
+        src=_text(fields.get(b"src", b"")),
     )
 
 

@@ -12,6 +12,7 @@ StockifyError
 ├── BusError                    Redis did not do what was asked
 │   ├── BusUnavailable          no connection, loading, out of memory     retry
 │   ├── OutcomeUnknown          sent, no answer: it may have happened     settle first
+│   ├── EpochChanged            the stream was lost; nothing was written  settle first
 │   └── SchemaConflict          an incompatible schema was refused        never
 └── StoreError                  Postgres did not do what was asked
     ├── StoreUnavailable        no connection, read-only, shutting down   retry
@@ -82,6 +83,10 @@ class BusUnavailable(BusError):
 
 class OutcomeUnknown(BusError):
     """The call was sent and no answer came: it may have been carried out."""
+
+
+class EpochChanged(BusError):
+    """The stream was lost and a new epoch began; the call wrote nothing."""
 
 
 class SchemaConflict(BusError):

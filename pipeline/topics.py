@@ -6,14 +6,19 @@
 | stream:enriched         | frames                                 | processor           |
 | stream:contracts        | one contract an entry, in plain text   | splitter (opt-in)   |
 | stream:dead             | entries set aside with their reason    | whoever set it aside|
-| seq:<stream>            | hash: epoch, seq, entries, contracts   | the append call     |
+| seq:<stream>            | hash: epoch, seq, where the epoch began| the append call     |
+| audit:<stream>          | hash: what was appended, by minute     | the append call     |
 | group:<stream>          | hash: group -> its card (JSON)         | the group's worker  |
-| lease:<group>           | owner of a shard                       | the group's worker  |
+| cursor:<stream>         | hash: group -> what it has finished    | the finishing call  |
+| bookmark:<stream>       | hash: group -> where it was passed     | trimmer             |
+| lease:<group>           | hash: owner of a shard, members' slots | the group's worker  |
 | latest:<symbol id>      | newest client JSON                     | realtime            |
 | latest-at:<symbol id>   | position of that value                 | realtime            |
 | live:<symbol id>        | Pub/Sub channel of the same texts      | realtime            |
 | catalog                 | hash: chain or underlying -> card      | realtime            |
 | schema:<subject>        | hash: version -> JSON Schema           | schemas             |
+| schema-log:{schema:<s>} | hash: level and revisions of a subject | schemas             |
+| schema-ids              | hash: id -> subject, version and text  | schemas             |
 | worker:<name>           | heartbeat of a process                 | that process        |
 | limit:<name>            | rate budgets                           | limits              |
 
@@ -75,10 +80,6 @@ class Topics(msgspec.Struct, frozen=True):
         """The chains and underlyings that have a latest value."""
         return f"catalog{self._suffix(shard)}"
 
-    def lease(self, group: str, shard: int = 0) -> str:
-        """Who may work a group's shard."""
-        return f"lease:{self._prefix(shard)}{group}"
-
     def limit(self, name: str) -> str:
         """A rate budget."""
         return f"limit:{name}"
@@ -95,8 +96,13 @@ class Topics(msgspec.Struct, frozen=True):
 
 
 def sequence(stream: str) -> str:
-    """The hash that counts a stream: epoch, seq, entries and contracts."""
+    """The hash that numbers a stream: epoch, seq, and the seq at which the epoch began."""
     return f"seq:{stream}"
+
+
+def tally(stream: str) -> str:
+    """The hash that says what was ever appended to a stream, by minute."""
+    return f"audit:{stream}"
 
 
 def group_cards(stream: str) -> str:
@@ -104,9 +110,38 @@ def group_cards(stream: str) -> str:
     return f"group:{stream}"
 
 
+def cursors(stream: str) -> str:
+    """The hash of what each group of a stream has finished; it outlives the stream."""
+    return f"cursor:{stream}"
+
+
+def bookmarks(stream: str) -> str:
+    """The hash of where groups stood that the trimmer reported or passed."""
+    return f"bookmark:{stream}"
+
+
+def lease(stream: str, group: str) -> str:
+    """Who may work a group's shard, and who its members are."""
+    return f"lease:{tag(stream)}{group}"
+
+
+def tag(stream: str) -> str:
+    """The shard's tag of a stream's name as a prefix, empty without one: `{3}:`."""
+    before, brace, rest = stream.partition("{")
+    return f"{{{rest.partition('}')[0]}}}:" if brace and before else ""
+
+
 def schema(subject: str) -> str:
     """The hash of a subject's registered versions: version -> JSON Schema."""
     return f"schema:{subject}"
+
+
+def schema_log(subject: str) -> str:
+    """The hash of a subject's level and of every text it was registered with, in order.
+
+    The braces put it into the slot of `schema:<subject>`, so that one Lua call writes both.
+    """
+    return f"schema-log:{{{schema(subject)}}}"
 
 
 def heartbeat(name: str) -> str:
@@ -114,4 +149,5 @@ def heartbeat(name: str) -> str:
     return f"worker:{name}"
 
 
+SCHEMA_IDS = "schema-ids"
 HEARTBEATS = "worker:*"

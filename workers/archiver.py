@@ -38,6 +38,7 @@ async def _archive_shard(context: Context, files: Archive, shard: int) -> None:
         "archiver",
         dead_stream=topics.dead(shard),
         gives_up=False,
+        start="earliest",
     )
     try:
         async for batch in consumer.batches(count=BATCH):

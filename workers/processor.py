@@ -60,7 +60,11 @@ class _Shard:
     def __init__(self, context: Context, number: int) -> None:
         telemetry, topics = context.telemetry, context.topics
         self.consumer = Consumer(
-            context, topics.raw(number), "processor", dead_stream=topics.dead(number)
+            context,
+            topics.raw(number),
+            "processor",
+            dead_stream=topics.dead(number),
+            start="earliest",
         )
         self._context = context
         self._target = topics.enriched(number)

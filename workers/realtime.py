@@ -68,6 +68,7 @@ async def _publish_shard(context: Context, shard: int) -> None:
         "realtime",
         dead_stream=context.topics.dead(shard),
         critical=False,
+        start="earliest",
     )
     async for batch in consumer.batches(count=BATCH):
         read.add(len(batch))

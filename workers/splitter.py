@@ -30,7 +30,13 @@ async def _split_shard(context: Context, shard: int) -> None:
     read = telemetry.counter("entries_read", "entries read")
     written = telemetry.counter("contracts", "contracts written, an entry each")
     record_age = telemetry.histogram("age_split", "from receipt to the contracts' entries")
-    consumer = Consumer(context, topics.enriched(shard), "splitter", dead_stream=topics.dead(shard))
+    consumer = Consumer(
+        context,
+        topics.enriched(shard),
+        "splitter",
+        dead_stream=topics.dead(shard),
+        start="earliest",
+    )
     try:
         async for batch in consumer.batches(count=BATCH):
             read.add(len(batch))

@@ -144,6 +144,7 @@ class _Shard:
             context.topics.enriched(number),
             "storage",
             dead_stream=context.topics.dead(number),
+            start="earliest",
         )
         self._read = telemetry.counter("entries_read", "entries read")
         self._rows = telemetry.counter("rows_written", "rows of option_contracts committed")

@@ -5,34 +5,42 @@ It looks into no entry; what one means is its `type`.
 
 import asyncio
 import os
+import secrets
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from pipeline import topics
 from pipeline.entries import Appended, Entry, NewEntry, decode_entry
 from pipeline.errors import BusUnavailable
-from pipeline.runtime import Context, connect, jittered, pause
-from pipeline.streams import scripts
-from pipeline.streams.links import AWAY, new_epoch
-from pipeline.telemetry import Telemetry
+from pipeline.runtime import Context, cancel, jittered, pause
+from pipeline.streams import groups, scripts, tally
+from pipeline.streams.groups import Card
+from pipeline.streams.leases import BEAT_S, STAND_BY_S, Membership
+from pipeline.streams.links import AWAY, Identity, Link, kill
+from pipeline.streams.pending import Pending
+from pipeline.streams.scripts import Argument
 
 BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
-
-_CRITICAL_CARD = msgspec.json.encode({"class": "critical"})
-_BEST_EFFORT_CARD = msgspec.json.encode({"class": "best_effort"})
+MOST_IN_FLIGHT = 8_192  # entries handed out and not finished; 200 B each on the server
+REAP_S = 30.0
 
 
 class Consumer:
-    """One member of a group: its own pending entries first, then those of the dead, then new ones.
+    """A member of a group on one stream: what is pending first, then what is new.
 
-    `critical` groups hold the trimmer back; best-effort ones do not. The name must be the same
-    after a restart, so that what was pending is found again. One that `gives_up` sets an entry
-    aside after too many deliveries; one that never looks into entries has no reason to.
+    An exclusive group has one active member a stream, under a fenced lease; others stand by and
+    take over within seconds of its death, so entries are worked in order. Without it members
+    compete, and what a dead one left is claimed after `claim_idle_ms`. Critical groups hold the
+    trimmer back; best-effort ones do so within their promise.
+
+    `start` says where a group begins that never was: `earliest`, `latest`, a stream id or an
+    RFC 3339 time. One that `gives_up` sets an entry aside after too many deliveries; one that
+    never looks into entries has no reason to.
     """
 
     def __init__(
@@ -42,45 +50,86 @@ class Consumer:
         group: str,
         *,
         dead_stream: str,
+        start: str,
         critical: bool = True,
+        promise_s: int = 0,
+        promise_bytes: int = 0,
+        exclusive: bool = True,
         gives_up: bool = True,
-        start: str = "0",
     ) -> None:
         self.stream, self.group = stream, group
-        self.name = consumer_name(context.name)
         self._dead_stream = dead_stream
-        self._critical = critical
+        self._start = groups.start_id(start)
+        kind = groups.CRITICAL if critical else groups.BEST_EFFORT
+        self._card = Card(kind, promise_s, promise_bytes, exclusive)
+        self._exclusive = exclusive
         self._most_attempts = context.settings.max_attempts if gives_up else sys.maxsize
-        self._start = start
-        self._settings = context.settings
+        self._claim_idle_ms = context.settings.claim_idle_ms
         self._stopping = context.stopping
-        self._telemetry: Telemetry = context.telemetry
-        self._redis = context.redis
-        self._reader = connect(context.settings, retries=0, name=f"{context.name}-reader")
-        self._epoch_seed = new_epoch()
-        self._last_id = start
-        self._last_seq = 0
-        self._head_seq = 0
+        self._telemetry = context.telemetry
+        self._reading = Link(context.settings, stream, f"{context.name}-reader")
+        self._calling = Link(context.settings, stream, context.name)
+        instance = f"{context.name}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._member = Membership(stream, group, instance, exclusive=exclusive)
+        self._beats: asyncio.Task[None] | None = None
+        self._beaten = asyncio.Lock()
+        self._told: Identity | None = None  # the reading connection that the lease speaks of
+        self._pending: Pending | None = None  # what of the pending list is still to be read
+        self._in_flight: dict[str, Entry] = {}
+        self._finished = asyncio.Event()
+        self._finished.set()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._remembered = ""  # the durable cursor as it was last written
+        self._last_seq, self._head_seq, self._epoch = 0, 0, ""
+        self._oldest_pending_s, self._pending_count = 0.0, 0
         self._next_claim = 0.0
-        self._dead = self._telemetry.counter("dead_letters", "entries set aside with a reason")
-        shard = "".join(part.strip("{}") for part in stream.split(":") if part.startswith("{"))
-        gauge = f"lag_{shard}" if shard else "lag"
-        self._telemetry.gauge(gauge, f"entries of {stream} not yet read", self._lag)
+        self._observe()
+
+    def _observe(self) -> None:
+        telemetry, stream = self._telemetry, self.stream
+        self._dead = telemetry.counter("dead_letters", "entries set aside with a reason")
+        self._missed = telemetry.counter("entries_missed", "entries trimmed before they were read")
+        shard = topics.tag(stream).strip("{}:")
+        end = f"_{shard}" if shard else ""
+        telemetry.gauge(f"lag{end}", f"entries of {stream} not yet read", lambda: self.lag)
+        telemetry.gauge(
+            f"oldest_pending_age{end}",
+            f"age of the oldest entry of {stream} in work",
+            lambda: self._oldest_pending_s,
+            "s",
+        )
+
+    @property
+    def name(self) -> str:
+        """The consumer name, by slot; empty before it has joined."""
+        return self._member.name
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it may read: it owns the lease, or its group needs none."""
+        return self._member.owns
+
+    @property
+    def lag(self) -> int:
+        """Entries appended and not yet read by this member, by the last beat."""
+        return max(0, self._head_seq - self._last_seq) if self._last_seq else 0
 
     async def batches(self, *, count: int, block_ms: int = BLOCK_MS) -> AsyncIterator[list[Entry]]:
         """Batches of at most `count` entries until stopping; none is empty.
 
         Redis away is waited out and shown as state `degraded`. A group that was lost is made again
-        from the last entry this consumer has read.
+        at its durable cursor, or at the beginning of a new epoch.
         """
         attempt = 0
-        history: str | None = "0"
-        await self._until_done(self._create_group)
+        if self._beats is None:
+            await self._until_done(self._join)
+            self._beats = asyncio.create_task(self._keep_beating())
         while not self._stopping.is_set():
             try:
-                entries, history = await self._next(count, block_ms, history)
-            except AWAY as error:
-                self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+                entries = await self._next(count, block_ms)
+            except (*AWAY, BusUnavailable) as error:
+                await self._drop(error)
                 await pause(self._stopping, jittered(attempt))
                 attempt += 1
                 continue
@@ -88,24 +137,33 @@ class Consumer:
                 if not _is_lost_group(error):
                     raise
                 self._telemetry.log.warning("group_lost", stream=self.stream, group=self.group)
-                self._start, history = self._last_id, "0"
-                await self._until_done(self._create_group)
+                await self._until_done(self._join)
                 continue
             if attempt:
                 attempt = 0
                 self._telemetry.set_state("ready")
             alive = [entry for entry in entries if entry.attempts <= self._most_attempts]
             for entry in entries:
+                self._in_flight[entry.stream_id] = entry
+            for entry in entries:
                 if entry.attempts > self._most_attempts:
                     await self.dead_letter(entry, "attempts", f"delivered {entry.attempts} times")
             if alive:
+                self._finished.clear()
                 yield alive
 
-    async def ack(self, entries: Sequence[Entry]) -> None:
-        """Acknowledge entries; repeated until the server has answered."""
-        ids = [entry.stream_id for entry in entries]
-        if ids:
-            await self._until_done(lambda: self._redis.xack(self.stream, self.group, *ids))
+    async def ack(self, entries: Sequence[Entry]) -> int:
+        """Acknowledge entries; gives how many were still ours. Repeated until answered."""
+        ours = self._ours(entries)
+        if not ours:
+            return 0
+        keys = (self.stream, topics.lease(self.stream, self.group), topics.cursors(self.stream))
+        last = max(ours, key=_place)
+        ids = [entry.stream_id for entry in ours if entry is not last]
+        arguments: list[Argument] = [self.group, self._member.claim, *_reach(last)]
+        arguments += [*ids, last.stream_id]
+        done = await self._written(scripts.ACK, keys, arguments, ours)
+        return int(done or 0)
 
     async def finish(
         self, target: str, results: Sequence[tuple[Entry, NewEntry]]
@@ -115,139 +173,297 @@ class Consumer:
         None stands for an entry that was no longer ours: nothing was written for it. The call is
         repeated until the server has answered; what was done before is not done again.
         """
-        places = await self._finish(target, [(entry, new.fields()) for entry, new in results])
+        pairs = [(entry, [scripts.block(new)]) for entry, new in results]
+        epoch, places = await self._finish(target, pairs, topics.tally(target), rewinds=True)
         return [
-            None if place is None else Appended(place[0].decode(), int(place[1]), place[2].decode())
+            None if place is None else Appended(place[0].decode(), int(place[1]), epoch)
             for place in places
         ]
 
     async def finish_many(
-        self, target: str, entry: Entry, results: Sequence[Sequence[str]]
+        self, target: str, entry: Entry, results: Sequence[NewEntry | Sequence[str]]
     ) -> int | None:
         """Acknowledge an entry and append all that came of it, in one step; gives how many.
 
-        A result is its field names and values in turn. None stands for an entry that was no longer
-        ours, for which nothing was written; repeated as `finish` is.
+        A result is an entry, or bare field names and values in turn, which no tally counts. None
+        stands for an entry that was no longer ours, for which nothing was written; repeated as
+        `finish` is.
         """
-        keys = (self.stream, target, topics.sequence(target))
-        arguments: list[str | int] = [self.group, entry.stream_id, self._epoch_seed]
-        for result in results:
-            arguments += [len(result), *result]
-        answer = await self._until_done(
-            lambda: self._redis.eval(scripts.FINISH_MANY, len(keys), *keys, *arguments)
-        )
-        return None if answer is None else int(answer[1])
+        blocks: list[list[Argument]] = [
+            scripts.block(result)
+            if isinstance(result, NewEntry)
+            else [len(result) + 3, "", 0, 0, *result]
+            for result in results
+        ]
+        tally_key = topics.tally(target)
+        _, places = await self._finish(target, [(entry, blocks)], tally_key, rewinds=True)
+        return None if places[0] is None else int(places[0][2])
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""
-        fields: list[str | int | bytes] = [
+        fields: list[Argument] = [
             *("id", entry.id, "type", entry.type, "key", entry.key, "ts", entry.ts),
             *("stream", self.stream, "source_id", entry.stream_id, "group", self.group),
             *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
             *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
         ]
-        await self._finish(self._dead_stream, [(entry, fields)])
-        self._dead.add()
-        self._telemetry.log.warning(
-            "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
+        bucket = f"{tally.bucket_of(entry.type, entry.ts)}:dead"
+        blocks = [[len(fields) + 3, bucket, tally.identity(entry.id), 0, *fields]]
+        counted_in = topics.tally(self.stream)
+        _, places = await self._finish(
+            self._dead_stream, [(entry, blocks)], counted_in, rewinds=False
         )
+        if places[0] is not None:
+            self._dead.add()
+            self._telemetry.log.warning(
+                "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
+            )
+
+    async def seek(self, position: str) -> str:
+        """Go on after a position (as `start`); what is in work is let go. Gives the stream id.
+
+        The whole group moves; of an exclusive one only the active member may. Raises
+        BusUnavailable where this is not it.
+        """
+        to = groups.start_id(position)
+
+        async def move() -> str:
+            client = await self._calling.client()
+            return await groups.seek(
+                client, self.stream, self.group, fence=self._member.claim, to=to
+            )
+
+        if not self._member.owns:
+            raise BusUnavailable(f"{self.group} of {self.stream} is worked by another member")
+        try:
+            at = str(await self._until_done(move))
+        except ResponseError as error:
+            raise BusUnavailable(f"{self.group} of {self.stream} cannot move: {error}") from error
+        self._let_go()
+        self._pending, self._last_seq = None, 0
+        return at
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`; what was handed out may be finished."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._running.set()
 
     async def close(self) -> None:
-        """Close the reading connection; what is pending stays pending."""
-        await self._reader.aclose()
+        """Give up lease and slot and close; what is pending stays pending."""
+        if self._beats is not None:
+            await cancel(self._beats)
+            self._beats = None
+        try:
+            if self._calling.is_open:
+                await self._member.leave(await self._calling.client())
+        except (RedisError, OSError, BusUnavailable):
+            self._telemetry.log.info("left_without_word", stream=self.stream, group=self.group)
+        finally:
+            await self._reading.drop()
+            await self._calling.drop()
 
-    async def _finish(
-        self, target: str, results: Sequence[tuple[Entry, Sequence[str | int | bytes]]]
-    ) -> list[Any]:
-        keys = (self.stream, target, topics.sequence(target))
-        arguments: list[str | int | bytes] = [self.group, self._epoch_seed]
-        for entry, fields in results:
-            arguments += [entry.stream_id, len(fields), *fields]
-        places: list[Any] = await self._until_done(
-            lambda: self._redis.eval(scripts.FINISH, len(keys), *keys, *arguments)
-        )
-        return places
-
-    async def _next(
-        self, count: int, block_ms: int, history: str | None
-    ) -> tuple[list[Entry], str | None]:
-        """The next entries, and where in our own pending list to go on; None when it is read."""
-        if history is not None:
-            entries = await self._read(history, count, None)
-            return await self._counted(entries), entries[-1].stream_id if entries else None
+    async def _next(self, count: int, block_ms: int) -> list[Entry]:
+        """The next entries; none where it has to wait, is paused or stands by."""
+        if not self._running.is_set() or len(self._in_flight) >= MOST_IN_FLIGHT:
+            await pause(self._stopping, 0.05)
+            return []
+        if not self._reading.is_open or self._told != self._reading.identity:
+            # Before it reads by a new connection the lease must speak of that one.
+            await self._reading.client()
+            await self._beat()
+        if not self._member.owns:
+            await pause(self._stopping, STAND_BY_S)
+            return []
+        if self._pending is not None:
+            return await self._read_pending(self._pending, count)
         if time.monotonic() >= self._next_claim:
-            self._next_claim = time.monotonic() + self._settings.claim_idle_ms / 2_000
-            await self._refresh_lag()
-            claimed = await self._claim(count)
+            self._next_claim = time.monotonic() + self._claim_idle_ms / 2_000
+            stale = Pending(self.stream, self.group, self.name, idle_ms=self._claim_idle_ms)
+            claimed = await stale.claim(await self._calling.client(), count, self._in_flight)
             if claimed:
-                return claimed, None
-        entries = await self._read(">", count, block_ms)
-        if entries:
-            self._last_id, self._last_seq = entries[-1].stream_id, entries[-1].seq
-        return entries, None
+                self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
+                return claimed
+        return await self._read_new(count, block_ms)
 
-    async def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
-        answer: Any = await self._reader.xreadgroup(
-            self.group, self.name, {self.stream: start}, count=count, block=block_ms
+    async def _read_pending(self, pending: Pending, count: int) -> list[Entry]:
+        """The next of the pending list. What has failed before is handed out alone, with nothing
+        else in work, so that an entry that kills its worker takes no others with it."""
+        client = await self._calling.client()
+        if await pending.is_next_suspect(client, self._in_flight):
+            await self._wait_for_finish()
+            count = 1
+        entries = await pending.claim(client, count, self._in_flight)
+        if pending.is_done:
+            self._pending = None
+        return entries
+
+    async def _wait_for_finish(self) -> None:
+        """Until nothing is in work; not for ever, since a user may wait for more before he acts."""
+        waiting = asyncio.ensure_future(self._finished.wait())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            both = (waiting, stopping)
+            await asyncio.wait(both, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(waiting, stopping)
+
+    async def _read_new(self, count: int, block_ms: int) -> list[Entry]:
+        client = await self._reading.client()
+        answer: Any = await client.xreadgroup(
+            self.group, self.name, {self.stream: ">"}, count=count, block=block_ms
         )
         found = answer[0][1] if answer else []
-        return [decode_entry(stream_id, fields) for stream_id, fields in found if fields]
+        entries = [decode_entry(stream_id, fields) for stream_id, fields in found if fields]
+        if entries:
+            first, last = entries[0], entries[-1]
+            if self._last_seq and first.seq > self._last_seq + 1 and first.epoch == self._epoch:
+                missed = first.seq - self._last_seq - 1
+                self._missed.add(missed)
+                self._telemetry.log.error("missed", stream=self.stream, entries=missed)
+            self._last_seq, self._epoch = last.seq, last.epoch
+        return entries
 
-    async def _counted(self, entries: list[Entry]) -> list[Entry]:
-        """The same entries with the deliveries that the server has counted."""
-        if not entries:
-            return entries
-        pending: Any = await self._redis.xpending_range(
-            self.stream,
-            self.group,
-            min=entries[0].stream_id,
-            max=entries[-1].stream_id,
-            count=len(entries),
-            consumername=self.name,
+    async def _join(self) -> None:
+        """Make sure of the group and tell of this member; the pending list is read anew."""
+        client = await self._calling.client()
+        how, at = await groups.ensure(
+            client,
+            *(self.stream, self.group),
+            start=self._start,
+            card=self._card,
+            remembered=self._remembered,
         )
-        times = {item["message_id"].decode(): item["times_delivered"] for item in pending}
-        return [
-            msgspec.structs.replace(entry, attempts=times.get(entry.stream_id, 1))
-            for entry in entries
-        ]
+        if how != "there":
+            log = self._telemetry.log.info if how == "new" else self._telemetry.log.warning
+            log("group_made", stream=self.stream, group=self.group, how=how, after=at)
+        self._remembered = self._remembered or "0-0 0 - 0-0 -"
+        self._let_go()
+        await self._reading.client()
+        await self._beat()
+        self._pending = self._all_pending()
 
-    async def _claim(self, count: int) -> list[Entry]:
-        """Take over entries that others have left idle; never our own, which are in work."""
-        idle_ms = self._settings.claim_idle_ms
-        pending: Any = await self._redis.xpending_range(
-            self.stream, self.group, min="-", max="+", count=count, idle=idle_ms
-        )
-        own = self.name.encode()
-        attempts = {
-            item["message_id"]: item["times_delivered"] + 1
-            for item in pending
-            if item["consumer"] != own
-        }
-        if not attempts:
-            return []
-        claimed: Any = await self._redis.xclaim(
-            self.stream, self.group, self.name, idle_ms, list(attempts)
-        )
-        self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
-        return [
-            decode_entry(stream_id, fields, attempts[stream_id]) for stream_id, fields in claimed
-        ]
+    async def _keep_beating(self) -> None:
+        next_reap = time.monotonic() + REAP_S
+        while True:
+            await asyncio.sleep(BEAT_S if self._member.owns else STAND_BY_S)
+            try:
+                await self._beat()
+                if time.monotonic() >= next_reap:
+                    next_reap = time.monotonic() + REAP_S
+                    await self._member.reap(await self._calling.client())
+            except (RedisError, OSError, BusUnavailable):
+                await self._calling.drop()  # the reading side says that Redis is away
 
-    async def _create_group(self) -> None:
+    async def _beat(self) -> None:
+        async with self._beaten:
+            reader = self._reading.identity
+            client = await self._calling.client()
+            told = f"{reader.id} {reader.address} {reader.server}" if reader else ""
+            owned = self._member.owns
+            beat = await self._member.beat(client, told)
+            self._told = reader
+            if owned and not beat.owns:
+                self._let_go()
+            if (beat.is_new and self._exclusive) or beat.renamed:
+                if beat.reader_before:
+                    await kill(client, Identity(*beat.reader_before.split(" ")))
+                self._let_go()
+                self._pending = self._all_pending()
+                self._telemetry.log.info(
+                    "joined",
+                    stream=self.stream,
+                    group=self.group,
+                    member=self.name,
+                    active=beat.owns,
+                    owner=beat.owner,
+                )
+            self._head_seq, self._pending_count = beat.head_seq, beat.pending
+            oldest_ms = int(beat.oldest_pending.partition("-")[0] or 0)
+            self._oldest_pending_s = max(0, beat.now_ms - oldest_ms) / 1e3 if oldest_ms else 0.0
+            if not self._exclusive and self._in_flight:
+                await Pending(self.stream, self.group, self.name).keep(client, self._in_flight)
+
+    def _all_pending(self) -> Pending:
+        """What is pending when this member begins: all of it where it alone works the shard."""
+        return Pending(self.stream, self.group, self.name, own_only=not self._exclusive)
+
+    def _let_go(self) -> None:
+        """What was handed out is not ours any more: whatever is said of it writes nothing."""
+        self._in_flight.clear()
+        self._finished.set()
+
+    def _ours(self, entries: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in entries if self._in_flight.get(entry.stream_id) is entry]
+
+    async def _finish(
+        self,
+        target: str,
+        results: Sequence[tuple[Entry, Sequence[Sequence[Argument]]]],
+        tally_key: str,
+        *,
+        rewinds: bool,
+    ) -> tuple[str, list[Any]]:
+        """The target's epoch, and of each entry its place, None where it was not ours."""
+        ours = {entry.stream_id for entry in self._ours([entry for entry, _ in results])}
+        if not ours:
+            return "", [None] * len(results)
+        sent = [(entry, blocks) for entry, blocks in results if entry.stream_id in ours]
+        last = max((entry for entry, _ in sent), key=_place)
+        keys = (
+            *(self.stream, target, topics.sequence(target), tally_key),
+            *(topics.lease(self.stream, self.group), topics.cursors(self.stream)),
+            *(topics.cursors(target), topics.group_cards(target)),
+        )
+        arguments: list[Argument] = [self.group, self._member.claim, *_reach(last)]
+        arguments.append("1" if rewinds else "0")
+        for entry, blocks in sent:
+            arguments += [entry.stream_id, len(blocks)]
+            for block in blocks:
+                arguments += block
+        answer = await self._written(scripts.FINISH, keys, arguments, [e for e, _ in sent])
+        if answer is None:
+            return "", [None] * len(results)
+        found = {entry.stream_id: place for (entry, _), place in zip(sent, answer[1], strict=True)}
+        return answer[0].decode(), [found.get(entry.stream_id) for entry, _ in results]
+
+    async def _written(
+        self,
+        script: scripts.Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        entries: Sequence[Entry],
+    ) -> Any:
+        """The answer of a call that writes; None where this member has lost its right to."""
+
+        async def call() -> Any:
+            return await script.call(await self._calling.client(), keys, arguments)
+
         try:
-            await self._redis.xgroup_create(self.stream, self.group, self._start, mkstream=True)
+            answer = await self._until_done(call)
         except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
+            text = str(error)
+            if text.startswith("FENCED"):
+                self._telemetry.log.warning("fenced_off", stream=self.stream, group=self.group)
+                self._member.lose()
+            elif text.startswith("REWOUND"):
+                self._telemetry.log.error(
+                    "rewound", stream=self.stream, group=self.group, to=text.split()[1]
+                )
+                self._last_seq = 0
+            elif not _is_lost_group(error):
                 raise
-        card = _CRITICAL_CARD if self._critical else _BEST_EFFORT_CARD
-        await self._redis.hset(topics.group_cards(self.stream), self.group, card)
-
-    async def _refresh_lag(self) -> None:
-        head = await self._redis.hget(topics.sequence(self.stream), "seq")
-        self._head_seq = int(head or 0)
-
-    def _lag(self) -> float:
-        return max(0, self._head_seq - self._last_seq) if self._last_seq else 0
+            self._let_go()
+            return None
+        for entry in entries:
+            self._in_flight.pop(entry.stream_id, None)
+        if not self._in_flight:
+            self._finished.set()
+        last = max(entries, key=_place)
+        self._remembered = f"{last.stream_id} {last.seq} {last.epoch or '-'} {last.stream_id} -"
+        return answer
 
     async def _until_done(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Repeat a call that may safely run twice until the server has answered it."""
@@ -255,12 +471,12 @@ class Consumer:
         while True:
             try:
                 answer = await call()
-            except AWAY as error:
-                self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+            except (*AWAY, BusUnavailable) as error:
+                await self._drop(error)
                 if self._stopping.is_set() and attempt > 5:
                     raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
             except ResponseError as error:
-                if "OOM" not in str(error):
+                if not str(error).startswith("OOM"):
                     raise
                 self._telemetry.set_state("degraded", "Redis is out of memory")
             else:
@@ -270,10 +486,20 @@ class Consumer:
             await asyncio.sleep(jittered(attempt))
             attempt += 1
 
+    async def _drop(self, error: BaseException) -> None:
+        """Redis is away: close, so that the next call finds the owner of the stream anew."""
+        self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
+        await self._calling.drop()
+        await self._reading.drop()
 
-def consumer_name(worker: str) -> str:
-    """A name that a restarted worker gets again, and no other worker of this host has."""
-    return f"{worker}-{os.uname().nodename}"
+
+def _place(entry: Entry) -> tuple[int, int]:
+    ms, _, seq = entry.stream_id.partition("-")
+    return int(ms), int(seq)
+
+
+def _reach(entry: Entry) -> tuple[Argument, Argument, Argument]:
+    return entry.seq, entry.epoch or "-", entry.src or "-"
 
 
 def _is_lost_group(error: ResponseError) -> bool:

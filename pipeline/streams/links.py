@@ -1,13 +1,108 @@
-"""Connections of the bus, and which errors mean that the server is away."""
+"""Connections of the bus: to the server that owns a stream's keys, and what tells it is away.
 
-import time
+A link never sends anything twice: whether a call may be repeated is for its caller to know.
+"""
 
-from redis.exceptions import BusyLoadingError, ConnectionError
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-AWAY = (ConnectionError, RedisTimeoutError, BusyLoadingError, OSError)
+from pipeline.config import Settings
+from pipeline.errors import BusUnavailable
+from pipeline.runtime import Redis, connect
+
+# Errors after which the same call may succeed on another connection, perhaps to another server.
+AWAY = (
+    *(ConnectionError, RedisTimeoutError, BusyLoadingError, OSError),
+    *(MovedError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError),
+)
 
 
-def new_epoch() -> str:
-    """A name for a stream's numbering, unlike any before it; used if the stream has none."""
-    return f"{time.time_ns():x}"
+class Identity(msgspec.Struct, frozen=True):
+    """A connection as its server knows it; `server` is the run that would end with the server."""
+
+    id: str
+    address: str
+    server: str
+
+
+class Link:
+    """One connection to the owner of a key, opened when first asked for.
+
+    After an error the caller drops it; the next call finds the owner anew. `generation` counts those
+    that ended, so that a caller can tell, before it sends anything on the next one, that this may
+    lead to a server that forgot.
+    """
+
+    def __init__(self, settings: Settings, key: str, name: str) -> None:
+        self._settings = settings
+        self._key = key
+        self._name = name
+        self._client: Redis | None = None
+        self._opening = asyncio.Lock()  # several tasks of a worker may ask at once
+        self.identity: Identity | None = None
+        self.generation = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._client is not None
+
+    async def client(self) -> Redis:
+        """The connection. Raises BusUnavailable where none can be had."""
+        async with self._opening:
+            return self._client or await self._open()
+
+    async def drop(self) -> None:
+        """Close the connection; the next one is a new one."""
+        client, self._client = self._client, None
+        if client is not None:
+            self.generation += 1
+            with contextlib.suppress(RedisError, OSError):
+                await asyncio.shield(client.aclose())
+
+    async def _open(self) -> Redis:
+        client = connect(self._settings, retries=0, name=self._name, single=True)
+        try:
+            await client.initialize()
+            self.identity = await _identify(client)
+        except (RedisError, OSError) as error:
+            await client.aclose()
+            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+        except BaseException:
+            await client.aclose()
+            raise
+        self._client = client
+        return client
+
+
+async def kill(client: Redis, identity: Identity) -> None:
+    """End another connection at its server, so that nothing it sent can happen any more.
+
+    Does nothing where the server is another run, or the connection is gone already.
+    """
+    if (await _identify(client)).server != identity.server:
+        return
+    with contextlib.suppress(ResponseError):
+        await client.client_kill_filter(_id=identity.id, addr=identity.address)
+
+
+async def _identify(client: Redis) -> Identity:
+    info: Mapping[str, Any] = await client.client_info()
+    server: Mapping[str, Any] = await client.info("server")
+    return Identity(str(info["id"]), str(info["addr"]), str(server["run_id"]))

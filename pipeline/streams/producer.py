@@ -1,87 +1,190 @@
-"""Appends entries to streams: numbered, and never twice.
+"""Appends entries to streams: numbered, counted, and never twice.
 
-It looks into no entry; what one means is its `type`.
+It looks into no entry; what one means is its `type`. It keeps nothing: who wants an entry to
+outlive a server that loses it uses an `Outbox`.
 """
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
 from pipeline import topics
 from pipeline.config import Settings
 from pipeline.entries import Appended, NewEntry
-from pipeline.errors import BusUnavailable, OutcomeUnknown
-from pipeline.runtime import Redis, connect
+from pipeline.errors import BusUnavailable, EpochChanged, OutcomeUnknown
 from pipeline.streams import scripts
-from pipeline.streams.links import AWAY, new_epoch
+from pipeline.streams.links import AWAY, Identity, Link, kill
+from pipeline.streams.scripts import Argument, Script
 
-TAIL_LENGTH = 512  # how far back an append of unknown outcome is looked for
+
+class _Line(msgspec.Struct):
+    """What is known of one stream and of the connection on which it is written."""
+
+    link: Link
+    confirming: Link
+    epoch: str = ""
+    newest: Appended | None = None  # the last that was acknowledged
+    is_open: bool = False  # the outcome of the last call is not known
+    unsettled: Identity | None = None  # a connection that may still carry something out
 
 
 class Producer:
-    """Appends to streams over one connection, never twice.
+    """Appends to streams, over one connection each, one call at a time and in order.
 
-    An append that was sent and not answered is settled at the next call: the old connection is
-    killed at the server, and the entry goes in only if its message id is not in the tail.
+    A call that was sent and not answered leaves its outcome open: `settle` then says what stands
+    and appends the rest. Before anything else is sent the old connection is killed at the server.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._client: Redis | None = None
-        self._client_id: int | None = None
-        self._epoch_seed = new_epoch()
+        self._lines: dict[str, _Line] = {}
 
     async def append(self, stream: str, entry: NewEntry) -> Appended:
-        """Append an entry. Raises BusUnavailable (not sent) or OutcomeUnknown (settle it)."""
-        keys = (stream, topics.sequence(stream))
-        return await self._call(scripts.APPEND, keys, (self._epoch_seed, *entry.fields()))
+        """Append an entry. Raises as `append_many`."""
+        return (await self.append_many(stream, (entry,)))[0]
 
-    async def settle(self, stream: str, entry: NewEntry) -> Appended:
-        """Append an entry unless it is there already. Raises as `append` does."""
-        keys = (stream, topics.sequence(stream))
-        arguments = (self._epoch_seed, entry.id, TAIL_LENGTH, *entry.fields())
-        return await self._call(scripts.APPEND_ABSENT, keys, arguments)
+    async def append_many(self, stream: str, entries: Sequence[NewEntry]) -> list[Appended]:
+        """Append entries in one step: all of them or none.
+
+        Raises BusUnavailable (nothing was written), OutcomeUnknown (settle them) or EpochChanged
+        (nothing was written; the next call goes into the new epoch).
+        """
+        line = self._line(stream)
+        arguments: list[Argument] = [line.epoch]
+        for entry in entries:
+            arguments += scripts.block(entry)
+        epoch, places = await self._call(stream, scripts.APPEND, arguments)
+        return self._noted(line, [Appended(p[0].decode(), p[1], epoch) for p in places])
+
+    async def settle(
+        self,
+        stream: str,
+        entries: Sequence[NewEntry],
+        *,
+        after: Appended | None = None,
+        acked: Sequence[Appended | None] = (),
+    ) -> list[Appended]:
+        """Append those entries that are not in the stream; says of each whether it was found.
+
+        Only what stands after `after` is looked at: an entry acknowledged before the first of
+        these was sent. By default that is, after a call without an answer, the last one that this
+        producer had acknowledged, and else the whole stream is looked through. `acked` says where each was seen to stand, so that one that a
+        later loss of the stream took is not counted again. Raises BusUnavailable or OutcomeUnknown.
+        """
+        line = self._line(stream)
+        known = after or (line.newest if line.is_open and not acked else None)
+        arguments: list[Argument] = [known.stream_id, known.epoch] if known else ["", ""]
+        for place, entry in enumerate(entries):
+            seen = acked[place] if place < len(acked) else None
+            arguments += [entry.id, seen.seq if seen else 0, seen.epoch if seen else ""]
+            arguments += scripts.block(entry)
+        epoch, places = await self._call(stream, scripts.SETTLE, arguments)
+        stand = [Appended(p[0].decode(), p[1], epoch, found=bool(p[2])) for p in places]
+        return self._noted(line, stand)
+
+    async def confirm(self, stream: str, timeout_ms: int) -> bool | None:
+        """Whether all that was appended before is on the server's disk, and on a replica if any.
+
+        None where the server cannot tell. False also where the server was started again since:
+        then it may have lost something, and the next call is made on a new connection. Waits up to
+        `timeout_ms` for each of the two. Raises BusUnavailable.
+        """
+        line = self._line(stream)
+        try:
+            client = await line.confirming.client()
+            if not line.link.is_open or line.link.identity is None:
+                return False
+            if line.confirming.identity is None or (
+                line.confirming.identity.server != line.link.identity.server
+            ):
+                await line.link.drop()
+                await line.confirming.drop()
+                return False
+            # A write of this connection's own: what it waits for is at least as late as that.
+            await client.hset(topics.sequence(stream), "confirmed_by", self._name)
+            local, _ = await client.waitaof(1, 0, timeout_ms)
+            if not local:
+                return False
+            role: Any = await client.role()
+            if role[0] != b"master":
+                await line.confirming.drop()
+                return False
+            return not role[2] or bool(await client.wait(1, timeout_ms))
+        except AWAY as error:
+            await line.confirming.drop()
+            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+        except asyncio.CancelledError:
+            await line.confirming.drop()
+            raise
+        except ResponseError as error:
+            if "WAITAOF" in str(error):  # no such command, or the server keeps no log on disk
+                return None
+            raise BusUnavailable(f"refused: {error}") from error
+
+    def generation(self, stream: str) -> int:
+        """How many connections have ended; the next may be to a server that forgot something."""
+        return self._line(stream).link.generation
 
     async def close(self) -> None:
-        """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        """Close the connections."""
+        for line in self._lines.values():
+            await line.link.drop()
+            await line.confirming.drop()
+
+    def _line(self, stream: str) -> _Line:
+        line = self._lines.get(stream)
+        if line is None:
+            line = self._lines[stream] = _Line(
+                Link(self._settings, stream, self._name),
+                Link(self._settings, stream, f"{self._name}-confirm"),
+            )
+        return line
 
     async def _call(
-        self, script: str, keys: tuple[str, ...], arguments: tuple[Any, ...]
-    ) -> Appended:
-        client = await self._connected()
+        self, stream: str, script: Script, arguments: Sequence[Argument]
+    ) -> tuple[str, list[Any]]:
+        line = self._line(stream)
+        client = await line.link.client()
+        keys = (stream, topics.sequence(stream), topics.tally(stream))
         try:
-            stream_id, seq, epoch = await client.eval(script, len(keys), *keys, *arguments)
+            if line.unsettled is not None:
+                await kill(client, line.unsettled)
+                line.unsettled = None
+        except (RedisError, OSError) as error:
+            await line.link.drop()
+            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+        try:
+            epoch, places = await script.call(client, keys, arguments)
         except BusyLoadingError as error:
             raise BusUnavailable(str(error)) from error
-        except ResponseError as error:
-            raise BusUnavailable(f"refused: {error}") from error
         except AWAY as error:
-            await self.close()
+            refused = isinstance(error, ResponseError)  # MOVED and the like: it did not happen
+            line.unsettled = None if refused else line.link.identity
+            line.is_open = line.is_open or not refused
+            await line.link.drop()
+            if refused:
+                raise BusUnavailable(f"Redis is away: {error}") from error
             raise OutcomeUnknown(f"no answer to an append: {type(error).__name__}") from error
+        except ResponseError as error:
+            text = str(error)
+            if text.startswith("EPOCH "):
+                line.epoch, line.newest = text.split()[1], None
+                raise EpochChanged(f"{stream} was lost; epoch {line.epoch} began") from error
+            raise BusUnavailable(f"refused: {error}") from error
         except asyncio.CancelledError:
-            await self.close()
+            line.unsettled = line.link.identity
+            line.is_open = True
+            await line.link.drop()
             raise
-        return Appended(stream_id.decode(), int(seq), epoch.decode())
+        line.epoch = epoch.decode()
+        line.is_open = False
+        return line.epoch, places
 
-    async def _connected(self) -> Redis:
-        """The one connection; a new one first makes sure that the last can do nothing more."""
-        if self._client is not None:
-            return self._client
-        client = connect(self._settings, retries=0, name=self._name, single=True)
-        try:
-            await client.initialize()
-            if self._client_id is not None:
-                with contextlib.suppress(ResponseError):  # it is gone already
-                    await client.client_kill_filter(_id=str(self._client_id))
-            self._client_id = int(await client.client_id())
-        except (RedisError, OSError) as error:
-            await client.aclose()
-            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
-        self._client = client
-        return client
+    def _noted(self, line: _Line, places: list[Appended]) -> list[Appended]:
+        if places:
+            line.newest = places[-1]
+        return places

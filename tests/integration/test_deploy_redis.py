@@ -98,9 +98,11 @@ async def test_workers_may_do_what_the_bus_needs(port: int) -> None:
         producer = Producer(context.settings, "test")
         await producer.append(stream, bus.entry(1))
         await producer.close()
-        await producer.settle(stream, bus.entry(1))  # kills the old connection at the server
+        await producer.settle(stream, [bus.entry(1)])  # kills the old connection at the server
         await producer.close()
-        consumer = Consumer(context, stream, "group", dead_stream=context.topics.dead())
+        consumer = Consumer(
+            context, stream, "group", dead_stream=context.topics.dead(), start="earliest"
+        )
         (read,) = await bus.take(consumer, 1)
         (appended,) = await consumer.finish(target, [(read, bus.entry(2))])
         await consumer.close()

@@ -12,7 +12,9 @@ from workers import trimmer
 async def test_finished_entries_go_and_unfinished_ones_stay(valkey: str) -> None:
     async with bus.context(valkey, keep_s=0) as context:
         await bus.append(context, context.topics.raw(), *map(bus.entry, range(6)))
-        reader = Consumer(context, context.topics.raw(), "group", dead_stream="stream:dead")
+        reader = Consumer(
+            context, context.topics.raw(), "group", dead_stream="stream:dead", start="earliest"
+        )
         entries = await bus.take(reader, 6)
         await reader.ack(entries[:4])
         trimmed = context.telemetry.counter("entries_trimmed", "")

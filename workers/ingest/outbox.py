@@ -58,7 +58,7 @@ class Outbox:
             spooled = _unpack.decode(record)
             async with self._turn:
                 try:
-                    await self._producer.settle(spooled.stream, spooled.entry)
+                    await self._producer.settle(spooled.stream, [spooled.entry])
                 except BusError as error:
                     self.trouble = f"spooling to disk: {error}"
                 else:
@@ -80,7 +80,7 @@ class Outbox:
             try:
                 await self._producer.append(stream, entry)
             except OutcomeUnknown:
-                await self._producer.settle(stream, entry)
+                await self._producer.settle(stream, [entry])
         except BusError as error:
             self._telemetry.log.warning("append_failed", key=entry.key, error=str(error))
             return False

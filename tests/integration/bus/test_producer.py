@@ -3,6 +3,7 @@
 import os
 import signal
 
+import msgspec
 import pytest
 
 from pipeline.errors import BusUnavailable, OutcomeUnknown
@@ -17,10 +18,10 @@ async def test_settling_an_append_that_happened_writes_no_second_entry(
     async with bus.context(server.url) as context:
         producer = Producer(context.settings, "producer")
         first = await producer.append(stream, bus.entry(1))
-        again = await producer.settle(stream, bus.entry(1))
-        other = await producer.settle(stream, bus.entry(2))
+        again, other = await producer.settle(stream, [bus.entry(1), bus.entry(2)])
         await producer.close()
-        assert again == first
+        assert again == msgspec.structs.replace(first, found=True)
+        assert not other.found
         assert other.seq == 2
         assert await context.redis.xlen(stream) == 2
 
@@ -38,9 +39,9 @@ async def test_append_to_a_stalled_server_is_settled_to_one_entry(
             with pytest.raises(OutcomeUnknown):
                 await producer.append(stream, bus.entry(1))
             with pytest.raises(BusUnavailable):
-                await producer.settle(stream, bus.entry(1))
+                await producer.settle(stream, [bus.entry(1)])
         finally:
             os.kill(own_server.process.pid, signal.SIGCONT)
-        await producer.settle(stream, bus.entry(1))
+        await producer.settle(stream, [bus.entry(1)])
         await producer.close()
         assert await context.redis.xlen(stream) == 2

@@ -1,6 +1,6 @@
 """Trimming: nothing goes that a critical group has not finished."""
 
-from pipeline.streams import Consumer, Trimmed, trim
+from pipeline.streams import Consumer, trim
 from tests.support import bus
 from tests.support.conformance import Target
 
@@ -12,9 +12,12 @@ async def test_trim_stops_at_what_a_critical_group_has_not_finished(
         await bus.append_numbered(context, stream, 10)
         reader = bus.consumer(context, stream)
         entries = await bus.take(reader, 6)
-        assert await trim(context.redis, stream, 0) == Trimmed(0, "group", entries[0].stream_id)
+        trimmed = await trim(context.redis, stream, 0)
+        assert (trimmed.removed, trimmed.holder) == (0, "group")
+        assert trimmed.oldest == trimmed.cut == entries[0].stream_id
         await reader.ack(entries[:4])
-        assert await trim(context.redis, stream, 0) == Trimmed(4, "group", entries[4].stream_id)
+        trimmed = await trim(context.redis, stream, 0)
+        assert (trimmed.removed, trimmed.oldest) == (4, entries[4].stream_id)
         await reader.ack(entries[4:])
         rest = await bus.take(reader, 4)
         await reader.ack(rest)
@@ -28,7 +31,10 @@ async def test_trim_stops_at_what_a_critical_group_has_not_finished(
 async def test_best_effort_group_does_not_hold_the_trim_back(server: Target, stream: str) -> None:
     async with bus.context(server.url) as context:
         await bus.append_numbered(context, stream, 3)
-        reader = Consumer(context, stream, "group", dead_stream="stream:d", critical=False)
+        reader = Consumer(
+            context, stream, "group", dead_stream="stream:d", critical=False, start="earliest"
+        )
         assert len(await bus.take(reader, 1)) == 1
-        assert await trim(context.redis, stream, -1_000) == Trimmed(3, "", "")
+        trimmed = await trim(context.redis, stream, -1_000)
+        assert (trimmed.removed, trimmed.holder, trimmed.oldest) == (3, "", "")
         await reader.close()
