@@ -183,21 +183,21 @@ class Consumer:
     async def finish_many(
         self, target: str, entry: Entry, results: Sequence[NewEntry | Sequence[str]]
     ) -> int | None:
-        """Acknowledge an entry and append all that came of it, in one step; gives how many.
+        """Acknowledge an entry and append all that came of it; as `finish_each`."""
+        return (await self.finish_each(target, [(entry, results)]))[0]
+
+    async def finish_each(
+        self, target: str, results: Sequence[tuple[Entry, Sequence[NewEntry | Sequence[str]]]]
+    ) -> list[int | None]:
+        """Acknowledge entries and append all that came of each, in one step; gives how many.
 
         A result is an entry, or bare field names and values in turn, which no tally counts. None
         stands for an entry that was no longer ours, for which nothing was written; repeated as
         `finish` is.
         """
-        blocks: list[list[Argument]] = [
-            scripts.block(result)
-            if isinstance(result, NewEntry)
-            else [len(result) + 3, "", 0, 0, *result]
-            for result in results
-        ]
-        tally_key = topics.tally(target)
-        _, places = await self._finish(target, [(entry, blocks)], tally_key, rewinds=True)
-        return None if places[0] is None else int(places[0][2])
+        pairs = [(entry, [_block(result) for result in made]) for entry, made in results]
+        _, places = await self._finish(target, pairs, topics.tally(target), rewinds=True)
+        return [None if place is None else int(place[2]) for place in places]
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""
@@ -207,7 +207,7 @@ class Consumer:
             *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
             *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
         ]
-        bucket = f"{tally.bucket_of(entry.type, entry.ts)}:dead"
+        bucket = tally.dead_bucket_of(entry.type, entry.ts, self.group)
         blocks = [[len(fields) + 3, bucket, tally.identity(entry.id), 0, *fields]]
         counted_in = topics.tally(self.stream)
         _, places = await self._finish(
@@ -491,6 +491,12 @@ class Consumer:
         self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
         await self._calling.drop()
         await self._reading.drop()
+
+
+def _block(result: NewEntry | Sequence[str]) -> list[Argument]:
+    if isinstance(result, NewEntry):
+        return scripts.block(result)
+    return [len(result) + 3, "", 0, 0, *result]
 
 
 def _place(entry: Entry) -> tuple[int, int]:

@@ -163,9 +163,11 @@ async def test_crash_at_the_finishing_step_neither_loses_nor_doubles(
 async def test_claimed_away_chain_is_not_written_by_its_former_owner(valkey: str) -> None:
     async with bus.context(valkey, "former") as former, bus.context(valkey, "heir") as heir:
         await bus.append(former, "stream:enriched", chain_entry())
-        slow = Consumer(former, former.topics.enriched(), "splitter", dead_stream="dead")
+        slow = Consumer(
+            former, former.topics.enriched(), "splitter", dead_stream="dead", start="earliest"
+        )
         (entry,) = await bus.take(slow, 1)
-        await asyncio.sleep(former.settings.claim_idle_ms / 1_000)
+        await bus.silence(slow)
         async with bus.working(heir, splitter.split):
             async with asyncio.timeout(10):
                 while await pending(heir):

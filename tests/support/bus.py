@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry
-from pipeline.runtime import DRAIN_S, Context, Worker, connect
+from pipeline.runtime import DRAIN_S, Context, Worker, cancel, connect
 from pipeline.streams import Consumer, Producer
 from pipeline.telemetry import Telemetry
 from pipeline.topics import Topics
@@ -72,6 +72,13 @@ async def until(holds: Callable[[], bool], deadline_s: float = 15.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def silence(consumer: Consumer) -> None:
+    """A consumer tells of itself no more, as one in a process that was stopped."""
+    beats, consumer._beats = consumer._beats, None
+    assert beats is not None
+    await cancel(beats)
 
 
 async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> list[Entry]:
