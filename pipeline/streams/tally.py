@@ -33,6 +33,14 @@ def identity(message_id: str) -> int:
     return int.from_bytes(digest[:_HASH_BYTES], "big")
 
 
+def again_bucket_of(type: str, ts: int, who: str) -> str:
+    """Where a copy of an entry counted before is counted, `<minute>:<kind>:again:<who>`.
+
+    `who` is the group whose dead letter went back, or empty for a replay.
+    """
+    return f"{bucket_of(type, ts)}:again:{who.replace(':', '_')}"
+
+
 def dead_bucket_of(type: str, ts: int, group: str) -> str:
     """Where an entry that a group set aside is counted, `<minute>:<kind>:dead:<group>`.
 

@@ -2,7 +2,13 @@ import hashlib
 
 import pytest
 
-from pipeline.streams.tally import MINUTE_NS, bucket_of, dead_bucket_of, identity
+from pipeline.streams.tally import (
+    MINUTE_NS,
+    again_bucket_of,
+    bucket_of,
+    dead_bucket_of,
+    identity,
+)
 
 ID = "dhan:NIFTY-20260127:1769000000000000000:0123456789abcdef"
 
@@ -55,3 +61,5 @@ def test_bucket_is_the_minute_of_receipt_and_the_first_word_of_the_type(
 def test_what_a_group_set_aside_is_counted_apart_from_others() -> None:
     assert dead_bucket_of("chain.raw.v1", 0, "processor") == "0:chain:dead:processor"
     assert dead_bucket_of("chain.raw.v1", 0, "my:group") == "0:chain:dead:my_group"
+    assert again_bucket_of("chain.raw.v1", 0, "my:group") == "0:chain:again:my_group"
+    assert again_bucket_of("chain.raw.v1", 0, "") == "0:chain:again:"
