@@ -140,6 +140,11 @@ def load(instance: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def is_given(name: str) -> bool:
+    """Whether this process's environment says anything of a setting."""
+    return PREFIX + name.upper() in os.environ
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The environment that gives another process these settings."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}

@@ -54,6 +54,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     src: str = ""
 
 
+class PlainEntry(Entry, frozen=True, kw_only=True):
+    """An entry of plain text fields, as the splitter or somebody else writes them: all of them.
+
+    Its `key` is its field `symbol` where it has no key.
+    """
+
+    fields: dict[str, str]
+
+
 class Appended(msgspec.Struct, frozen=True):
     """Where an entry came to stand; `found` when it stood there before this call."""
 
@@ -64,8 +73,11 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1) -> Entry:
-    """An entry of any stream of ours; a field that is missing or no number reads as empty or 0."""
-    return Entry(
+    """An entry of any stream; a field that is missing or no number reads as empty or 0.
+
+    One without a type is no envelope of ours but a `PlainEntry`.
+    """
+    entry = Entry(
         stream_id=stream_id.decode(),
         id=_text(fields.get(b"id", b"")),
         type=_text(fields.get(b"type", b"")),
@@ -81,6 +93,14 @@ def decode_entry(stream_id: bytes, fields: dict[bytes, bytes], attempts: int = 1
         attempts=attempts,
         src=_text(fields.get(b"src", b"")),
     )
+    return entry if b"type" in fields else _plain(entry, fields)
+
+
+def _plain(entry: Entry, fields: dict[bytes, bytes]) -> PlainEntry:
+    known = msgspec.structs.asdict(entry)
+    known["key"] = entry.key or _text(fields.get(b"symbol", b""))
+    texts = {_text(name): _text(value) for name, value in fields.items()}
+    return PlainEntry(**known, fields=texts)
 
 
 def _text(value: bytes) -> str:

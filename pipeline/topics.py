@@ -56,6 +56,10 @@ class Topics(msgspec.Struct, frozen=True):
         """The stream of contracts in plain text."""
         return f"stream:contracts{self._suffix(shard)}"
 
+    def stream(self, name: str, shard: int = 0) -> str:
+        """Any stream by its name: `signals` as well as `stream:signals`."""
+        return f"stream:{name.removeprefix('stream:')}{self._suffix(shard)}"
+
     def dead(self, shard: int = 0) -> str:
         """The stream of dead letters."""
         return f"stream:dead{self._suffix(shard)}"

@@ -13,6 +13,7 @@ def test_one_shard_has_plain_names() -> None:
     assert plain.latest("NIFTY") == "latest:NIFTY"
     assert plain.live("NIFTY") == "live:NIFTY"
     assert topics.sequence(plain.raw()) == "seq:stream:raw"
+    assert plain.stream("signals") == plain.stream("stream:signals") == "stream:signals"
 
 
 def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
@@ -22,10 +23,11 @@ def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
         sharded.enriched(2),
         sharded.contracts(2),
         sharded.dead(2),
+        sharded.stream("signals", 2),
         sharded.latest("NIFTY", 2),
         sharded.latest_position("NIFTY", 2),
         sharded.catalog(2),
-        sharded.lease("storage", 2),
+        topics.lease(sharded.raw(2), "storage"),
         topics.sequence(sharded.raw(2)),
         topics.group_cards(sharded.raw(2)),
     ]
