@@ -22,9 +22,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pipeline.cluster import Nodes
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable
-from pipeline.runtime import Redis, connect
+from pipeline.runtime import Redis, connect_to, first_url
 
 # Errors after which the same call may succeed on another connection, perhaps to another server.
 AWAY = (
@@ -44,15 +45,16 @@ class Identity(msgspec.Struct, frozen=True):
 class Link:
     """One connection to the owner of a key, opened when first asked for.
 
-    After an error the caller drops it; the next call finds the owner anew. `generation` counts those
-    that ended, so that a caller can tell, before it sends anything on the next one, that this may
-    lead to a server that forgot.
+    After an error the caller drops it; the next call finds the owner anew. `generation` counts
+    those that ended, so that a caller can tell, before it sends anything on the next one, that it
+    may lead to a server that forgot.
     """
 
     def __init__(self, settings: Settings, key: str, name: str) -> None:
         self._settings = settings
         self._key = key
         self._name = name
+        self._nodes = Nodes(settings.redis_urls()) if settings.redis_cluster else None
         self._client: Redis | None = None
         self._opening = asyncio.Lock()  # several tasks of a worker may ask at once
         self.identity: Identity | None = None
@@ -69,26 +71,58 @@ class Link:
             return self._client or await self._open()
 
     async def drop(self) -> None:
-        """Close the connection; the next one is a new one."""
+        """Close the connection; the next one is a new one.
+
+        Whoever waits for an answer on it, or to send on it, gets one of AWAY.
+        """
         client, self._client = self._client, None
         if client is not None:
             self.generation += 1
             with contextlib.suppress(RedisError, OSError):
-                await asyncio.shield(client.aclose())
+                await asyncio.shield(_end(client))
 
     async def _open(self) -> Redis:
-        client = connect(self._settings, retries=0, name=self._name, single=True)
+        client = None
         try:
+            client = connect_to(await self._owner(), retries=0, name=self._name, single=True)
             await client.initialize()
             self.identity = await _identify(client)
         except (RedisError, OSError) as error:
-            await client.aclose()
+            if client is not None:
+                await client.aclose()
             raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
         except BaseException:
-            await client.aclose()
+            if client is not None:
+                await client.aclose()
             raise
         self._client = client
         return client
+
+    async def _owner(self) -> str:
+        """The URL of the server; on a cluster asked anew, since the last one may have lost it."""
+        if self._nodes is None:
+            return first_url(self._settings)
+        await self._nodes.refresh()
+        return await self._nodes.owner(self._key)
+
+
+async def _end(client: Redis) -> None:
+    """End a client's one connection under the calls that are using it, then close the client.
+
+    Closing it first would take the connection from them, and they fail with a KeyError when they
+    give it back; one that still waits for its turn would open it again.
+    """
+    connection = client.connection
+    if connection is not None:
+        connection.redis_connect_func = _refuse
+        await connection.disconnect(nowait=True)
+        with contextlib.suppress(RedisError, OSError):
+            await client.ping()  # it fails in its turn, after everybody that waits has failed
+    await client.aclose()
+
+
+async def _refuse(_connection: Any) -> None:
+    raise ConnectionError("this connection was given up")
 
 
 async def kill(client: Redis, identity: Identity) -> None:
