@@ -4,6 +4,8 @@
 #   Chromium            the page's tests; from the system's packages, so only root can install it
 #   Debian's Redis      a second kind of server for the bus; unpacked into the cache, never
 #                       installed, so that no service starts and no root is needed
+#   libfaketime         a clock that can be moved, for the server of the fault tests; unpacked into
+#                       the cache as well
 #   TimescaleDB         a Debian chroot in the cache; only root can build and enter it
 #
 # Everything lives in ${XDG_CACHE_HOME:-~/.cache}/stockify. What cannot be had is said with its
@@ -14,6 +16,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 home=~
 cache="${XDG_CACHE_HOME:-$home/.cache}/stockify"
 redis="$cache/redis-7"
+faketime="$cache/faketime"
 
 is_root() { [[ $(id -u) -eq 0 ]]; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -84,6 +87,25 @@ unpack_redis() {
   LD_LIBRARY_PATH=$(echo "$PWD"/usr/lib/*-linux-gnu*) ./usr/bin/redis-server --version
 }
 
+provide_faketime() {
+  compgen -G "$faketime/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null && return
+  if ! has apt-get || ! has dpkg; then
+    skip "libfaketime (no apt-get here to fetch it with)"
+    return
+  fi
+  say "Unpacking libfaketime into $faketime"
+  local half
+  half=$(mktemp -d "$cache/faketime.XXXXXX")
+  if (cd "$half" && download libfaketime && dpkg -x ./*.deb . && rm -f ./*.deb && chmod 755 .) \
+    >"$cache/faketime.log" 2>&1; then
+    rm -rf "$faketime"
+    mv "$half" "$faketime"
+  else
+    rm -rf "$half"
+    skip "libfaketime (it could not be fetched; see $cache/faketime.log)"
+  fi
+}
+
 provide_chromium() {
   has chromium || has chromium-browser || has google-chrome || apt_install chromium
 }
@@ -103,4 +125,5 @@ provide_timescale() {
 mkdir -p "$cache"
 provide_chromium
 provide_redis
+provide_faketime
 provide_timescale

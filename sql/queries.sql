@@ -67,6 +67,21 @@ WHERE
     snap.underlying = %(underlying)s
     AND snap.ts >= %(start)s AND snap.ts < %(end)s
 
+-- fragment: ledger_entries
+-- What was received in [start, end), revisions of one entry as one: minute since 1970, symbol,
+-- identity (the first ten hex digits of the md5 of its raw message id) and contracts.
+SELECT
+    floor(extract(epoch FROM min(ts)) / 60)::bigint AS minute,
+    split_part(raw_id, ':', 2) AS symbol,
+    ('x' || substr(md5(raw_id), 1, 10))::bit(40)::bigint AS identity,
+    max(n) AS contracts
+FROM (
+    SELECT regexp_replace(id, ':r[0-9]+$', '') AS raw_id, ts, n
+    FROM ledger
+    WHERE ts >= %(start)s AND ts < %(end)s
+) AS received
+GROUP BY raw_id
+
 
 -- name: ping
 -- Whether the server answers.
@@ -201,6 +216,41 @@ SELECT count(make_day(day)) AS days FROM unnest(%(days)s::date[]) AS day
 -- name: ledger_known
 -- Which of these entries have their rows committed.
 SELECT id FROM ledger WHERE id = ANY(%(ids)s)
+
+-- name: uneven_instants
+-- Instants of receipt in a range at which ledger, chains and legs do not tell the same story; a
+-- line that has no chain, or legs that no line speaks of, are uneven too.
+SELECT (extract(epoch FROM ts) * 1000000)::bigint * 1000 AS ts_ingest,
+    coalesce(line.lines, 0) AS lines, coalesce(line.wanted, 0) AS wanted,
+    coalesce(snap.snapshots, 0) AS snapshots, coalesce(leg.legs, 0) AS legs
+FROM (
+    SELECT ts, count(*) AS lines, sum(n) AS wanted
+    FROM ledger WHERE ts >= %(start)s AND ts < %(end)s GROUP BY ts
+) AS line
+FULL JOIN (
+    SELECT ts, count(*) AS snapshots
+    FROM market_snapshots WHERE ts >= %(start)s AND ts < %(end)s GROUP BY ts
+) AS snap USING (ts)
+FULL JOIN (
+    SELECT ts, count(*) AS legs
+    FROM option_contracts WHERE ts >= %(start)s AND ts < %(end)s GROUP BY ts
+) AS leg USING (ts)
+WHERE coalesce(line.lines, 0) <> coalesce(snap.snapshots, 0)
+    OR coalesce(line.wanted, 0) <> coalesce(leg.legs, 0)
+ORDER BY ts
+
+-- name: ledger_tally
+-- Entries of the ledger received in [start, end), by minute and symbol: how many, the sum of their
+-- identities, contracts.
+SELECT
+    minute, symbol, count(*) AS n, sum(identity)::bigint AS h, sum(contracts)::bigint AS c
+FROM ({ledger_entries}) AS entries
+GROUP BY minute, symbol
+
+-- name: ledger_identities
+-- The identities of the entries of the ledger received in [start, end), with their symbols.
+SELECT symbol, identity
+FROM ({ledger_entries}) AS entries
 
 -- name: copy_ledger
 -- Lines for committed entries.

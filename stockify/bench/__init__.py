@@ -17,6 +17,7 @@ from rich.table import Table
 from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
+    "faults": ("stockify.bench.faults", "what is lost or double after each of ten faults"),
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),
@@ -27,12 +28,18 @@ BENCHES = {
 @click.argument("name", type=click.Choice(sorted(BENCHES)))
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on stdout")
 @click.option("--quick", is_flag=True, help="a tenth of the work: to see that it runs")
-def command(name: str, as_json: bool, quick: bool) -> None:
+@click.option("--only", default="", help="one part of a bench that has parts, by name")
+def command(name: str, as_json: bool, quick: bool, only: str) -> None:
     """Measure, and print a table."""
     module: ModuleType = importlib.import_module(BENCHES[name][0])
+    parts: tuple[str, ...] = getattr(module, "PARTS", ())
+    if only and only not in parts:
+        known = f"want one of {', '.join(parts)}" if parts else f"{name} has no parts"
+        raise click.BadParameter(known, param_hint="--only")
+    chosen = {"only": only} if only else {}
     progress = Console(stderr=True)
     try:
-        report: Report = module.measure(progress.print, quick=quick)
+        report: Report = module.measure(progress.print, quick=quick, **chosen)
     except MissingPeer as missing:
         click.echo(f"stockify bench {name}: {missing}; run make setup-bench", err=True)
         sys.exit(2)
@@ -40,7 +47,8 @@ def command(name: str, as_json: bool, quick: bool) -> None:
         click.echo(msgspec.json.encode(report.figures))
     else:
         console = Console()
-        console.print(_table(report))
+        if report.lines:
+            console.print(_table(report))
         for grid in report.grids:
             console.print(_grid(grid))
 

@@ -27,12 +27,30 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Grid(msgspec.Struct, frozen=True):
-    """A further table: for each row the values of some of the columns."""
+    """A further table: for each row the values of some of the columns.
+
+    With a `key` it is one object of the JSON object, which has an object for each row.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: dict[str, dict[str, float]]
     caption: str = ""
+    key: str = ""
+
+    @property
+    def values(self) -> dict[str, dict[str, float]]:
+        """The values by row and column; whole numbers stay whole."""
+        return {
+            row: {
+                key: value if isinstance(value, int) else float(f"{value:.5g}")
+                for key, value in values.items()
+            }
+            for row, values in self.rows.items()
+        }
+
+
+Figures = dict[str, float | dict[str, dict[str, float]]]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -44,12 +62,16 @@ class Report(msgspec.Struct, frozen=True):
     grids: list[Grid] = []
 
     @property
-    def figures(self) -> dict[str, float]:
-        """The values by key; those of grids by row and column."""
-        lines = {line.key: round(line.value, 4) for line in self.lines}
-        return lines | {
-            f"{row}_{key}": float(f"{value:.5g}")
-            for grid in self.grids
-            for row, values in grid.rows.items()
-            for key, value in values.items()
-        }
+    def figures(self) -> Figures:
+        """The values by key; those of grids by row and column, or under the grid's own key."""
+        found: Figures = {line.key: round(line.value, 4) for line in self.lines}
+        for grid in self.grids:
+            if grid.key:
+                found[grid.key] = grid.values
+                continue
+            found |= {
+                f"{row}_{key}": value
+                for row, values in grid.values.items()
+                for key, value in values.items()
+            }
+        return found
