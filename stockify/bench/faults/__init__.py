@@ -6,6 +6,7 @@ dead letters; the streams are read for entries twice or out of their order.
 """
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -135,6 +136,9 @@ async def _measure(
     directory: Path, chosen: Iterable[Fault], say: Callable[[str], None], quick: bool
 ) -> tuple[list[Outcome], list[str]]:
     outcomes, missing = [], []
+    task = asyncio.current_task()
+    if task is not None:  # told to end, it ends what it has started too
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     say("starting engines, workers and feeder …")
     async with running(directory, RATE) as rig:
         for fault in chosen:

@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline.clock import Clock
-from pipeline.entries import NewEntry
 from pipeline.runtime import Context, pause, run
 from pipeline.streams import Outbox, open_outbox
 from stockify.bench.faults import chains
@@ -84,7 +83,8 @@ class _Feeding:
 
     async def follow(self, made: Chains, rate: float) -> None:
         """One underlying's chain, over and over; behind its time it never hurries."""
-        loop = asyncio.get_running_loop()
+        topics, loop = self._context.topics, asyncio.get_running_loop()
+        stream = topics.raw(topics.shard_of(made.underlying))
         due = loop.time()
         for lap in itertools.count():
             due = max(due + 1 / rate, loop.time())
@@ -94,13 +94,8 @@ class _Feeding:
             is_poison = self._poison_every > 0 and next(self._count) % self._poison_every == 0
             ts = self._instants.next()
             entry = made.poison(ts) if is_poison else made.entry(lap, ts)
-            await self._put(entry)
-            self._journal.note(Promise(entry.id, "poison" if is_poison else "chain"))
-
-    async def _put(self, entry: NewEntry) -> None:
-        topics = self._context.topics
-        underlying = entry.key.partition("-")[0]
-        await self._outbox.put(topics.raw(topics.shard_of(underlying)), entry)
+            if await self._outbox.put(stream, entry) != "dropped":
+                self._journal.note(Promise(entry.id, "poison" if is_poison else "chain"))
 
 
 def main() -> None:
