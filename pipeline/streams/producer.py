@@ -18,6 +18,7 @@ from pipeline.errors import BusUnavailable, EpochChanged, OutcomeUnknown
 from pipeline.streams import scripts
 from pipeline.streams.links import AWAY, Identity, Link, kill
 from pipeline.streams.scripts import Argument, Script
+from pipeline.streams.standing import Standing, standing_of
 
 
 class _Line(msgspec.Struct):
@@ -124,6 +125,23 @@ class Producer:
             if "WAITAOF" in str(error):  # no such command, or the server keeps no log on disk
                 return None
             raise BusUnavailable(f"refused: {error}") from error
+
+    async def standing(self, stream: str) -> Standing:
+        """Epoch and ends of a stream, and how far its critical groups are. Raises BusUnavailable.
+
+        A loss of the stream that nobody has noticed yet begins a new epoch here.
+        """
+        line = self._line(stream)
+        try:
+            return await standing_of(await line.confirming.client(), stream)
+        except AWAY as error:
+            await line.confirming.drop()
+            raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+        except ResponseError as error:
+            raise BusUnavailable(f"refused: {error}") from error
+        except asyncio.CancelledError:
+            await line.confirming.drop()
+            raise
 
     def generation(self, stream: str) -> int:
         """How many connections have ended; the next may be to a server that forgot something."""

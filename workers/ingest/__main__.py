@@ -5,14 +5,10 @@ from pathlib import Path
 
 from pipeline import schemas
 from pipeline.dhan import underlyings_named
-from pipeline.errors import (
-    AuthenticationFailed,
-)
+from pipeline.errors import AuthenticationFailed
 from pipeline.runtime import Context, run
-from pipeline.streams import Producer
-from pipeline.streams.spool import Spool
+from pipeline.streams import open_outbox
 from workers.ingest.dhan_rest import DhanRest
-from workers.ingest.outbox import Outbox
 from workers.ingest.poller import Poller
 
 
@@ -22,19 +18,14 @@ async def ingest(context: Context) -> None:
     chosen = underlyings_named(settings.underlyings, "STOCKIFY_UNDERLYINGS")
     await schemas.announce(context, schemas.RAW_TYPES)
     rest = DhanRest(settings.dhan_base_url, settings.dhan_client_id, lambda: _token(context))
-    spool = Spool(settings.state_path() / "spool", settings.spool_bytes)
-    producer = Producer(settings, context.name)
-    outbox = Outbox(producer, spool, context.telemetry, context.stopping)
-    poller = Poller(context, rest, outbox)
-    context.telemetry.set_state("ready")
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(outbox.drain())
+        async with open_outbox(context) as outbox, asyncio.TaskGroup() as group:
+            poller = Poller(context, rest, outbox)
+            context.telemetry.set_state("ready")
             for underlying in chosen:
                 group.create_task(poller.follow(underlying))
     finally:
         await rest.close()
-        await outbox.close()
 
 
 def _token(context: Context) -> str:

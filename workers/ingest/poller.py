@@ -21,10 +21,10 @@ from pipeline.errors import (
 from pipeline.limits import Budget
 from pipeline.models import RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RequestContext, chain_symbol
 from pipeline.runtime import Context, cancel, pause
+from pipeline.streams import Outbox
 from workers.ingest import schedule
 from workers.ingest.breaker import Breaker
 from workers.ingest.dhan_rest import Answer, DhanRest
-from workers.ingest.outbox import Outbox
 
 
 class Poller:
@@ -34,6 +34,7 @@ class Poller:
         self._context = context
         self._rest = rest
         self._outbox = outbox
+        outbox.listen(self._say_state)
         self._received = context.telemetry.counter("bodies_received", "answers with data")
         self._errors = context.telemetry.counter("provider_errors", "answers without data")
         self._record_age = context.telemetry.histogram("age_raw", "from receipt to the raw entry")
