@@ -29,6 +29,7 @@ COMMANDS = {
     "token": Entry("stockify.commands.token", "token", "Print a token for the gateway."),
     "env": Entry("stockify.commands.env", "env", "Print what a consumer needs, to be sourced."),
     "run": Entry("stockify.commands.run", "run", "Run one worker against the instance."),
+    "audit": Entry("stockify.commands.audit", "audit", "Say whether anything is lost or double."),
     "replay": Entry("stockify.replay", "command", "Feed recorded bodies into the pipeline."),
     "compare": Entry("stockify.compare", "command", "Compare our volatilities with Dhan's own."),
     "migrate": Entry("stockify.commands.migrate", "migrate", "Apply the database migrations."),

@@ -20,6 +20,7 @@ from stockify.instance import ProcessStatus, Status
 
 PLAIN_EVERY_S = 30.0
 REDRAW_S = 0.1
+_FILE_COLUMNS = 200
 # What a line shows of all a process counts: the counter, and the word beside its rate.
 SHOWN_RATES = {
     "ingest": (("entries_appended", "entries"), ("provider_errors", "errors")),
@@ -157,6 +158,14 @@ class TerminalDisplay:
         if self._table is not None:
             parts.append(self._table)
         return Group(*parts)
+
+
+def wide_console() -> Console:
+    """Where a table is printed: as wide as the terminal, wide into a file or pipe."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
+    return console
 
 
 def table(status: Status) -> Table:

@@ -135,6 +135,7 @@ def derive(
         te=te,
         traceparent=traceparent,
         data=data,
+        contracts=legs,
     ), legs
 
 

@@ -1,0 +1,233 @@
+"""Whether anything is missing or double between raw, enriched and Postgres, by minute.
+
+Pure arithmetic on what was counted: it reads nothing. Each count comes with the sum of the entries'
+identities, so that one entry lost and another doubled do not pass for none.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from pipeline.streams.tallies import NONE, Bucket, Count, Stage
+
+STORED_KIND = "chain"  # of what is enriched, only chains go to Postgres
+PROCESSOR, STORAGE = "processor", "storage"  # whose finishing the later stages show
+ENRICHED, POSTGRES = "enriched", "Postgres"
+
+CLEAN = "clean"
+IN_FLIGHT = "in flight"
+BEYOND = "beyond"  # Postgres has what Redis has lost after it was stored
+MISSING = "missing"
+DOUBLE = "double"
+DIFFERS = "differs"  # as many, but not the same
+_FAULTS = (MISSING, DOUBLE, DIFFERS)
+_BY_WEIGHT = (*_FAULTS, BEYOND, IN_FLIGHT, CLEAN)
+
+Found = tuple[str, str, Count]  # verdict, where, by what
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """What was counted of one shard: in Redis before and after Postgres was read, and there.
+
+    `stored` has what was received in a minute as Postgres holds it, revisions of one entry as one.
+    """
+
+    number: int
+    before: tuple[Stage, Stage]
+    after: tuple[Stage, Stage]
+    stored: Mapping[int, Count]
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One minute of a shard and kind, as every stage has it, and what was found.
+
+    `dead` counts were set aside and are taken off what the next stage must have; `again` was
+    appended on purpose although counted before. `off` says by what the stage named in `where` is
+    off: below zero missing there, above zero too many.
+    """
+
+    minute: int
+    shard: int
+    kind: str
+    raw: Count
+    raw_dead: int
+    again: int
+    enriched: Count
+    enriched_dead: int
+    stored: Count | None
+    in_flight: int
+    verdict: str
+    where: str = ""
+    off: Count = NONE
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is missing or double."""
+        return self.verdict in _FAULTS
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Every judged minute, oldest first."""
+
+    lines: tuple[Line, ...]
+
+    @property
+    def faults(self) -> tuple[Line, ...]:
+        """The minutes in which something is missing or double."""
+        return tuple(line for line in self.lines if line.is_fault)
+
+    def entries(self, verdict: str) -> int:
+        """By how many entries lines of that verdict are off; at least one each."""
+        return sum(max(1, abs(line.off.n)) for line in self.lines if line.verdict == verdict)
+
+
+def began(stages: Sequence[Stage], horizon: int) -> int | None:
+    """The first minute from `horizon` on that a shard has counted; None where there is none.
+
+    Before the horizon a tally may be half forgotten.
+    """
+    counted = (bucket for stage in stages for bucket in stage.tally.counted)
+    return min((minute for minute, _kind in counted if minute >= horizon), default=None)
+
+
+def judge(shards: Sequence[Shard], first_minute: int, last_minute: int, horizon: int) -> Report:
+    """Compare every minute in [first_minute, last_minute] of every shard.
+
+    What was received before a shard's tally began is not judged; nor is, in the minute in which it
+    began, what only the later stages have counted.
+    """
+    lines: list[Line] = []
+    for shard in shards:
+        since = began(shard.before, horizon)
+        if since is None:
+            continue
+        buckets = {bucket for stage in shard.before for bucket in stage.tally.counted}
+        buckets |= {(minute, STORED_KIND) for minute in shard.stored}
+        lines += [
+            _line(shard, bucket, is_first=bucket[0] == since)
+            for bucket in buckets
+            if max(since, first_minute) <= bucket[0] <= last_minute
+        ]
+    return Report(tuple(sorted(lines, key=lambda line: (line.minute, line.shard, line.kind))))
+
+
+def is_double(line: Line, identities: Collection[int]) -> bool:
+    """Whether what Postgres seems to miss was stored once and counted more often before.
+
+    `identities` are those that Postgres has of that minute and shard. Sure for one entry, for two,
+    and for one that came many times.
+    """
+    short, sum_of = -line.off.n, -line.off.h
+    if short < 1 or line.where != POSTGRES:
+        return False
+    if sum_of % short == 0 and sum_of // short in identities:
+        return True
+    return short == 2 and any(sum_of - one in identities for one in identities)
+
+
+def with_doubles(report: Report, doubles: Collection[Line]) -> Report:
+    """The same report, with those lines called double."""
+    return Report(
+        tuple(
+            msgspec.structs.replace(line, verdict=DOUBLE, where=ENRICHED, off=NONE.less(line.off))
+            if line in doubles
+            else line
+            for line in report.lines
+        )
+    )
+
+
+def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:
+    raw, enriched = shard.before
+    raw_count = raw.tally.counted.get(bucket, NONE)
+    enriched_count = enriched.tally.counted.get(bucket, NONE)
+    raw_dead = raw.tally.dead.get(bucket, {}).get(PROCESSOR, NONE)
+    enriched_dead = enriched.tally.dead.get(bucket, {}).get(STORAGE, NONE)
+    # A letter of the processor goes back in place of an entry of which nothing came; any other
+    # copy is enriched once more.
+    again = NONE
+    for group, count in raw.tally.again.get(bucket, {}).items():
+        again = again if group == PROCESSOR else again.plus(count)
+    stored = shard.stored.get(bucket[0], NONE) if bucket[1] == STORED_KIND else None
+    found = _first_hop(raw, bucket, raw_count.plus(again).less(raw_dead), enriched_count, is_first)
+    if stored is not None:
+        wanted = enriched_count.less(again).less(enriched_dead)
+        exact_contracts = again.n == 0 and (enriched_dead.n == 0 or enriched_dead.c > 0)
+        moving = _is_moving(shard, bucket)
+        found = _together(found, _second_hop(wanted, stored, moving, exact_contracts))
+    verdict, where, off = found
+    waiting = (stage.unfinished.get(bucket, NONE).n for stage in shard.before)
+    return Line(
+        minute=bucket[0],
+        shard=shard.number,
+        kind=bucket[1],
+        raw=raw_count,
+        raw_dead=raw_dead.n,
+        again=again.n,
+        enriched=enriched_count,
+        enriched_dead=enriched_dead.n,
+        stored=stored,
+        in_flight=sum(waiting),
+        verdict=verdict,
+        where=where,
+        off=off,
+    )
+
+
+def _first_hop(
+    raw: Stage, bucket: Bucket, appended: Count, enriched: Count, is_first: bool
+) -> Found:
+    """Raw against enriched. Both are of one instant, so what is unfinished is taken off exactly."""
+    unfinished = raw.unfinished.get(bucket, NONE)
+    if not raw.is_whole and bucket[0] >= _first_unfinished(raw):
+        return IN_FLIGHT, "", NONE
+    off = enriched.less(appended.less(unfinished))
+    if off.n > 0:
+        return (CLEAN, "", NONE) if is_first else (DOUBLE, ENRICHED, off)
+    if off.n < 0:
+        return MISSING, ENRICHED, off
+    if off.h:
+        return DIFFERS, ENRICHED, off
+    return (IN_FLIGHT if unfinished.n else CLEAN), "", NONE
+
+
+def _second_hop(wanted: Count, stored: Count, moving: bool, exact_contracts: bool) -> Found:
+    """Enriched against Postgres, where nothing of that minute is on its way."""
+    if moving:
+        return IN_FLIGHT, "", NONE
+    off = stored.less(wanted)
+    if off.n < 0:
+        return MISSING, POSTGRES, off
+    if off.n > 0:
+        return BEYOND, POSTGRES, off
+    if off.h or (exact_contracts and off.c):
+        return DIFFERS, POSTGRES, off
+    return CLEAN, "", NONE
+
+
+def _together(first: Found, second: Found) -> Found:
+    """Of both hops: a fault of the first explains the second, unless entries are lost at both."""
+    if first[0] == second[0] == MISSING:
+        return MISSING, f"{ENRICHED}, {POSTGRES}", first[2].plus(second[2])
+    if first[0] in _FAULTS:
+        return first
+    return min(first, second, key=lambda one: _BY_WEIGHT.index(one[0]))
+
+
+def _is_moving(shard: Shard, bucket: Bucket) -> bool:
+    """Whether storage may have worked on that minute while Postgres was read."""
+    raw, enriched = shard.before
+    if bucket in enriched.unfinished:
+        return True
+    if not enriched.is_whole and bucket[0] >= _first_unfinished(enriched):
+        return True
+    return any(
+        before.tally.counted.get(bucket) != after.tally.counted.get(bucket)
+        or before.tally.dead.get(bucket) != after.tally.dead.get(bucket)
+        or before.tally.again.get(bucket) != after.tally.again.get(bucket)
+        for before, after in zip((raw, enriched), shard.after, strict=True)
+    )
+
+
+def _first_unfinished(stage: Stage) -> int:
+    return min((minute for minute, _kind in stage.unfinished), default=0)

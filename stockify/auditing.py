@@ -1,0 +1,123 @@
+"""Gathers what `pipeline.audit` compares: the tallies of every shard, and Postgres between them.
+
+Redis is read before and after Postgres, so that a minute in which storage was at work meanwhile is
+known for one; a fault is believed when it is still there on reading again.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from pipeline import audit
+from pipeline.audit import PROCESSOR, STORAGE, Line, Report, Shard
+from pipeline.clock import to_datetime
+from pipeline.database import Database
+from pipeline.runtime import Redis
+from pipeline.streams.tallies import NONE, Count, Stage, read_stages
+from pipeline.streams.tally import MINUTE_NS
+from pipeline.topics import Topics
+
+AGAIN_S = 0.5  # between two readings while something seems to be wrong
+_WINDOW_MINUTES = 60  # asked of Postgres at once
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """Minutes since 1970 to judge, both ends included; before the horizon tallies are forgotten."""
+
+    first: int
+    last: int
+    horizon: int
+
+
+def interval(now_ns: int, keep_s: int, start_ns: int | None, end_ns: int | None) -> Interval:
+    """What to judge of [start, end), by default everything that the tallies still know."""
+    horizon = (now_ns - keep_s * 1_000_000_000) // MINUTE_NS + 2  # the trimmer may be at that one
+    first = horizon if start_ns is None else max(horizon, start_ns // MINUTE_NS)
+    last = now_ns // MINUTE_NS + 1 if end_ns is None else (end_ns - 1) // MINUTE_NS
+    return Interval(first, last, horizon)
+
+
+class Auditor:
+    """Compares raw, enriched and Postgres of every shard."""
+
+    def __init__(self, redis: Redis, database: Database, topics: Topics) -> None:
+        self._redis = redis
+        self._database = database
+        self._topics = topics
+
+    async def audit(self, minutes: Interval, wait_s: float) -> Report:
+        """The report of an interval; faults in it have outlasted `wait_s` seconds of reading again.
+
+        Raises what redis-py raises, and StoreError.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            report = await self._once(minutes)
+            if not report.faults or time.monotonic() >= deadline:
+                return report
+            await asyncio.sleep(AGAIN_S)
+
+    async def _once(self, minutes: Interval) -> Report:
+        before = await self._stages()
+        begins = [audit.began(stages, minutes.horizon) for stages in before]
+        known = [minute for minute in begins if minute is not None]
+        if not known:
+            return Report(())
+        stored = await self._stored(max(minutes.first, min(known)), minutes.last)
+        after = await self._stages()
+        shards = [
+            Shard(number, before[number], after[number], stored[number])
+            for number in range(self._topics.shards)
+        ]
+        report = audit.judge(shards, minutes.first, minutes.last, minutes.horizon)
+        doubles = [line for line in report.faults if await self._is_double(line)]
+        return audit.with_doubles(report, doubles) if doubles else report
+
+    async def _stages(self) -> list[tuple[Stage, Stage]]:
+        found = []
+        for number in range(self._topics.shards):
+            raw, enriched = await read_stages(
+                self._redis,
+                ((self._topics.raw(number), PROCESSOR), (self._topics.enriched(number), STORAGE)),
+            )
+            found.append((raw, enriched))
+        return found
+
+    async def _stored(self, first: int, last: int) -> list[dict[int, Count]]:
+        """Of each shard what Postgres holds, by minute."""
+        found: list[dict[int, Count]] = [defaultdict(lambda: NONE) for _ in self._shards()]
+        for start in range(first, last + 1, _WINDOW_MINUTES):
+            rows = await self._database.fetch(
+                "ledger_tally", **_between(start, min(last + 1, start + _WINDOW_MINUTES))
+            )
+            for row in rows:
+                minutes = found[self._shard_of(row["symbol"])]
+                one = Count(row["n"], row["h"], row["c"])
+                minutes[row["minute"]] = minutes[row["minute"]].plus(one)
+        return [dict(minutes) for minutes in found]
+
+    async def _is_double(self, line: Line) -> bool:
+        if line.verdict != audit.MISSING or line.where != audit.POSTGRES:
+            return False
+        rows = await self._database.fetch(
+            "ledger_identities", **_between(line.minute, line.minute + 1)
+        )
+        identities = {
+            row["identity"] for row in rows if self._shard_of(row["symbol"]) == line.shard
+        }
+        return audit.is_double(line, identities)
+
+    def _shards(self) -> Sequence[int]:
+        return range(self._topics.shards)
+
+    def _shard_of(self, symbol: str) -> int:
+        underlying, dash, expiry = symbol.rpartition("-")
+        is_chain = bool(dash) and len(expiry) == 8 and expiry.isdigit()
+        return self._topics.shard_of(underlying if is_chain else symbol)
+
+
+def _between(first: int, end: int) -> dict[str, object]:
+    return {"start": to_datetime(first * MINUTE_NS), "end": to_datetime(end * MINUTE_NS)}

@@ -1,0 +1,174 @@
+"""`stockify audit`: whether anything is missing or double between the provider and Postgres."""
+
+import asyncio
+import sys
+
+import click
+import msgspec
+from rich.table import Table
+
+from pipeline import audit as comparison
+from pipeline.audit import Line, Report
+from pipeline.clock import IST, Clock, to_datetime
+from pipeline.config import Settings
+from pipeline.database import Database
+from pipeline.errors import ConfigError
+from pipeline.runtime import connect
+from pipeline.streams.tallies import Count
+from pipeline.streams.tally import MINUTE_NS
+from pipeline.topics import Topics
+from stockify.attached import attached_settings
+from stockify.auditing import Auditor, Interval, interval
+from stockify.display import wide_console
+from stockify.instants import instant
+
+FAULTY = 1
+
+
+@click.command()
+@click.option("--from", "start", help="judge from then on: RFC 3339, or HH:MM in IST")
+@click.option("--to", "end", help="judge up to then")
+@click.option("--all", "show_all", is_flag=True, help="Print every minute, also the right ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--wait",
+    "wait_s",
+    default=5.0,
+    show_default=True,
+    help="seconds for which a fault must last to be one",
+)
+def audit(start: str | None, end: str | None, show_all: bool, as_json: bool, wait_s: float) -> None:
+    """Compare what was appended to the raw stream, enriched and stored, minute by minute.
+
+    Every append is counted in Redis as it happens, so trimmed entries count too. What is still on
+    its way is no fault. Exits 0 when nothing is missing or double, 1 otherwise.
+    """
+    settings = attached_settings()
+    if not settings.database_url:
+        raise ConfigError("STOCKIFY_DATABASE_URL is not set, and no instance is running")
+    now_ns = Clock(settings.clock).now_ns()
+    minutes = interval(
+        now_ns,
+        settings.audit_keep_s,
+        instant(start, now_ns) if start else None,
+        instant(end, now_ns) if end else None,
+    )
+    report = asyncio.run(_audited(settings, minutes, wait_s))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(_summary(report)), indent=2).decode())
+    else:
+        _print(report, show_all=show_all)
+    if report.faults:
+        sys.exit(FAULTY)
+
+
+async def _audited(settings: Settings, minutes: Interval, wait_s: float) -> Report:
+    redis = connect(settings, name="audit")
+    database = Database(settings.database_url)
+    try:
+        await database.open()
+        topics = Topics(shards=settings.shards, tagged=settings.redis_cluster)
+        return await Auditor(redis, database, topics).audit(minutes, wait_s)
+    finally:
+        await database.close()
+        await redis.aclose()
+
+
+def _summary(report: Report) -> dict[str, object]:
+    return {
+        "clean": not report.faults,
+        "minutes": len({line.minute for line in report.lines}),
+        "entries": sum(line.raw.n for line in report.lines),
+        "contracts": sum(line.enriched.c for line in report.lines),
+        "stored": sum(line.stored.n for line in report.lines if line.stored),
+        "missing": report.entries(comparison.MISSING) + report.entries(comparison.DIFFERS),
+        "double": report.entries(comparison.DOUBLE),
+        "in_flight": sum(line.in_flight for line in report.lines),
+        "dead": sum(line.raw_dead + line.enriched_dead for line in report.lines),
+        "beyond": report.entries(comparison.BEYOND),
+        "lines": report.lines,
+    }
+
+
+def _print(report: Report, *, show_all: bool) -> None:
+    console = wide_console()
+    shown = report.lines if show_all else report.faults
+    if shown:
+        console.print(_table(shown))
+    for text in sentences(report):
+        console.print(text)
+
+
+def sentences(report: Report) -> list[str]:
+    """What the report comes to, in words."""
+    found = _summary(report)
+    if not report.lines:
+        return ["nothing to judge: no entry of that interval is in the tallies"]
+    parts = [
+        f"{found['entries']:,} entries of {found['minutes']:,} minutes, "
+        f"{found['contracts']:,} contracts, {found['stored']:,} chains in Postgres"
+    ]
+    parts += [f"{found[name]:,} {word}" for name, word in _ASIDE if found[name]]
+    verdict = "clean" if found["clean"] else "NOT CLEAN"
+    if not found["clean"]:
+        verdict += f", {found['missing']:,} missing, {found['double']:,} double"
+    said = [f"{verdict}: {'; '.join(parts)}"]
+    if found["beyond"]:
+        said.append(
+            f"{found['beyond']:,} entries are in Postgres alone: Redis lost them after they were "
+            "stored"
+        )
+    return said
+
+
+_ASIDE = (("in_flight", "in flight"), ("dead", "dead letters"))
+
+
+def _table(lines: tuple[Line, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("minute (IST)")
+    table.add_column("shard", justify="right")
+    table.add_column("kind")
+    for stage in (
+        "raw",
+        "dead",
+        "enriched",
+        "dead",
+        "Postgres",
+        "contracts",
+        "stored",
+        "in flight",
+    ):
+        table.add_column(stage, justify="right")
+    table.add_column("hashes")
+    table.add_column("verdict")
+    for line in lines:
+        stored = line.stored
+        table.add_row(
+            to_datetime(line.minute * MINUTE_NS).astimezone(IST).strftime("%d %b %H:%M"),
+            str(line.shard),
+            line.kind,
+            *(f"{line.raw.n}{f'+{line.again}' if line.again else ''}", _some(line.raw_dead)),
+            *(str(line.enriched.n), _some(line.enriched_dead)),
+            *(str(stored.n) if stored else "-", str(line.enriched.c)),
+            *(str(stored.c) if stored else "-", _some(line.in_flight)),
+            " ".join(map(_hash, (line.raw, line.enriched, stored))),
+            _said(line),
+            style="red" if line.is_fault else None,
+        )
+    return table
+
+
+def _said(line: Line) -> str:
+    if not line.where:
+        return line.verdict
+    off = f" {abs(line.off.n)}" if line.off.n else ""
+    return f"{line.verdict}{off} in {line.where}"
+
+
+def _some(number: int) -> str:
+    return str(number) if number else ""
+
+
+def _hash(count: Count | None) -> str:
+    return f"{count.h:x}"[-8:].rjust(8, "0") if count else "-"
