@@ -64,16 +64,19 @@ end
 
 # The epoch of a stream. A stream that has been written to and is not there was lost: what comes
 # next is numbered on, under another epoch, and `epoch_seq` keeps where that begins.
+# Also whether the stream is retired: the bus is being cut into another number of shards, and what
+# is in it is worked off.
 EPOCH = """
 local function epoch_of(stream, sequence)
-  local held = redis.call('HMGET', sequence, 'epoch', 'seq')
+  local held = redis.call('HMGET', sequence, 'epoch', 'seq', 'retired')
   local epoch, seq = held[1], tonumber(held[2] or 0)
-  if epoch and (seq == 0 or redis.call('EXISTS', stream) == 1) then return epoch end
+  if epoch and (seq == 0 or redis.call('EXISTS', stream) == 1) then return epoch, held[3] end
   local now = redis.call('TIME')
   local fresh = string.format('%.0f', now[1] * 1000000 + now[2])
   redis.call('HSET', sequence, 'epoch', fresh, 'epoch_seq', seq)
-  return fresh
+  return fresh, held[3]
 end
+local RETIRED = 'RETIRED the stream is worked off, and takes nothing more'
 """
 
 _ADD = """
@@ -113,7 +116,8 @@ APPEND = Script(
     + EPOCH
     + _ADD
     + """
-local epoch = epoch_of(KEYS[1], KEYS[2])
+local epoch, retired = epoch_of(KEYS[1], KEYS[2])
+if retired then return redis.error_reply(RETIRED) end
 if ARGV[1] ~= '' and ARGV[1] ~= epoch then return redis.error_reply('EPOCH ' .. epoch) end
 local blocks, at = {}, 2
 while at <= #ARGV do
@@ -142,7 +146,8 @@ SETTLE = Script(
     + EPOCH
     + _ADD
     + """
-local epoch = epoch_of(KEYS[1], KEYS[2])
+local epoch, retired = epoch_of(KEYS[1], KEYS[2])
+if retired then return redis.error_reply(RETIRED) end
 local began = tonumber(redis.call('HGET', KEYS[2], 'epoch_seq') or 0)
 local wanted, missing, at = {}, 0, 3
 local order = {}

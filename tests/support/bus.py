@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
+
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry
@@ -17,6 +19,8 @@ from pipeline.topics import Topics
 @contextlib.asynccontextmanager
 async def context(url: str, name: str = "tester", **settings: Any) -> AsyncIterator[Context]:
     chosen = Settings(redis_url=url, **{"claim_idle_ms": 200, **settings})
+    if len(chosen.redis_urls()) > 1:
+        chosen = msgspec.structs.replace(chosen, redis_cluster=True)
     telemetry = Telemetry(name, chosen)
     client = connect(chosen, name=name)
     try:
@@ -51,9 +55,18 @@ async def append_numbered(context: Context, stream: str, count: int) -> None:
     await append(context, stream, *map(entry, range(count)))
 
 
-def consumer(context: Context, stream: str, group: str = "group") -> Consumer:
-    """A consumer that sets aside into a stream beside its own."""
-    return Consumer(context, stream, group, dead_stream=f"{stream}:dead", start="earliest")
+def consumer(
+    context: Context, stream: str, group: str = "group", *, exclusive: bool = True
+) -> Consumer:
+    """A member of a critical group that begins at the start of the stream."""
+    return Consumer(
+        context,
+        stream,
+        group,
+        dead_stream=f"{stream}:dead",
+        start="earliest",
+        exclusive=exclusive,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -79,6 +92,13 @@ async def silence(consumer: Consumer) -> None:
     beats, consumer._beats = consumer._beats, None
     assert beats is not None
     await cancel(beats)
+
+
+async def ended(task: "asyncio.Future[Any]") -> None:
+    """A task that is not awaited any more."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+        await task
 
 
 async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> list[Entry]:

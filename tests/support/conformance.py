@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support import servers
+from tests.support import cluster, servers
 
 URL = "STOCKIFY_TEST_REDIS_URL"
 NOT_EMPTY = "STOCKIFY_TEST_REDIS_NOT_EMPTY"  # "allow": also where other keys live
 GIVEN = "given"
 KINDS = (GIVEN,) if os.environ.get(URL) else ("valkey", "redis8", "redis7")
+CLUSTER = "cluster"
+SHARED_KINDS = KINDS if GIVEN in KINDS else (*KINDS, CLUSTER)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Target:
 
     url: str
     prefix: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(4)}")
+    is_cluster: bool = False
+
+    def stream(self, name: str) -> str:
+        """A stream's name; on a cluster with a shard's tag, so that its keys are together."""
+        tag = f":{{{zlib.crc32(name.encode()) % cluster.SHARDS}}}" if self.is_cluster else ""
+        return f"stream:{self.prefix}:{name}{tag}"
 
 
 def server_of(kind: str, directory: Path) -> servers.RedisServer:
@@ -55,6 +64,10 @@ def target(kind: str) -> Iterator[Target]:
         sweep(given)
         return
     with tempfile.TemporaryDirectory(prefix="stockify-bus-") as directory:
+        if kind == CLUSTER:
+            with cluster.running(Path(directory)) as nodes:
+                yield Target(nodes.urls, is_cluster=True)
+            return
         server = server_of(kind, Path(directory))
         server.start()
         try:

@@ -1,8 +1,9 @@
 """The bus's conformance suite: one set of claims for every server.
 
-It runs on Valkey, Redis 8 and Debian's Redis 7, or on the server of STOCKIFY_TEST_REDIS_URL
-(docs/operations.md). A test takes `server` for its address, `stream` for a name that is its own and
-that all its keys have in theirs, and `own_server` where it stops, stalls or restarts one.
+It runs on Valkey, Redis 8, Debian's Redis 7 and a Valkey Cluster, or on the server of
+STOCKIFY_TEST_REDIS_URL (docs/operations.md). A test takes `server` for its address, `stream` for a
+name that is its own and that all its keys have in theirs, and `own_server` where it stops, stalls
+or restarts one.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.support import conformance, servers
 from tests.support.conformance import Target
 
 
-@pytest.fixture(scope="session", params=conformance.KINDS)
+@pytest.fixture(scope="session", params=conformance.SHARED_KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Target]:
     """Each server in turn, shared by all tests: nobody stops it."""
     with conformance.target(request.param) as target:
@@ -35,7 +36,7 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[serve
 @pytest.fixture
 def stream(request: pytest.FixtureRequest) -> str:
     """The name of a stream that nobody else has."""
-    prefix = "own"
     if "server" in request.fixturenames:
-        prefix = request.getfixturevalue("server").prefix
-    return f"stream:{prefix}:{request.node.name}"
+        target: Target = request.getfixturevalue("server")
+        return target.stream(request.node.name)
+    return f"stream:own:{request.node.name}"
