@@ -72,9 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_bytes: Annotated[int, _says("bytes of a stream at which the kept time is cut short")] = (
         256 * 1024 * 1024
     )
-    audit_keep_s: Annotated[int, _says("seconds for which is known what was appended, by minute")] = (
-        2 * 86_400
-    )
+    audit_keep_s: Annotated[
+        int, _says("seconds for which is known what was appended by minute")
+    ] = 172_800
     max_attempts: Annotated[int, _says("deliveries after which an entry is a dead letter")] = 5
     claim_idle_ms: Annotated[int, _says("idle time after which a pending entry is reclaimed")] = (
         15_000

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,7 +19,7 @@ import prometheus_client
 import structlog
 from opentelemetry import trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
@@ -35,6 +35,8 @@ AGE_BOUNDS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
+
+Labelled = Mapping[tuple[tuple[str, str], ...], float]  # values by their labels: (name, value), …
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -65,13 +67,16 @@ class Telemetry:
         self.reason = ""
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
+        self._labelled: dict[str, Callable[[], Labelled]] = {}
         self._started = time.monotonic()
         resource = Resource.create({"service.name": f"stockify-{service}"})
         self._registry = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self._registry)
         reader = PrometheusMetricReader(registry=self._registry)
         bounds = View(
-            instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(AGE_BOUNDS_S)
+            instrument_type=Histogram,
+            instrument_unit="s",
+            aggregation=ExplicitBucketHistogramAggregation(AGE_BOUNDS_S),
         )
         self._meters = MeterProvider([reader], resource=resource, views=[bounds])
         self._meter = self._meters.get_meter("stockify")
@@ -102,6 +107,18 @@ class Telemetry:
         self._gauges[name] = read
         self._meter.create_observable_gauge(
             f"stockify.{name}", [_reads(read)], description=description, unit=unit
+        )
+
+    def labelled_gauge(
+        self, name: str, description: str, read: Callable[[], Labelled], unit: str = ""
+    ) -> None:
+        """Gauges `stockify_<name>` told apart by labels, as `read` gives them at each scrape."""
+        self._labelled[name] = read
+        self._meter.create_observable_gauge(
+            f"stockify.{name}",
+            [lambda _options: [Observation(value, dict(at)) for at, value in read().items()]],
+            description=description,
+            unit=unit,
         )
 
     def histogram(self, name: str, description: str, unit: str = "s") -> Callable[[float], None]:
@@ -140,7 +157,12 @@ class Telemetry:
             "reason": self.reason,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "counters": {name: counter.value for name, counter in self._counters.items()},
-            "gauges": {name: read() for name, read in self._gauges.items()},
+            "gauges": {name: read() for name, read in self._gauges.items()}
+            | {
+                f"{name}{{{','.join(value for _, value in at)}}}": value
+                for name, read in self._labelled.items()
+                for at, value in read().items()
+            },
         }
 
     def metrics_text(self) -> bytes:

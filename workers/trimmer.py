@@ -4,14 +4,20 @@ Entries are kept for a while behind that, for resume and replay; a stream that o
 keeps a shorter while, but is never cut into what a critical group still has to read.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from pipeline.clock import SECOND_NS
 from pipeline.runtime import Context, pause, run
 from pipeline.streams import stream_bytes, trim
+from pipeline.streams.gauges import GroupGauges
 from pipeline.streams.links import AWAY
+from pipeline.streams.tallies import prune
+from pipeline.streams.tally import MINUTE_NS
 
 INTERVAL_S = 5.0
+PRUNE_EVERY_S = 600.0  # a tally of two days is some ten thousand fields; to list them takes 10 ms
 HELD_BACK_MS = 60_000  # an oldest entry this much older than wanted is worth a line in the log
 
 
@@ -29,6 +35,9 @@ async def trim_streams(context: Context) -> None:
         sizes[stream] = 0
         name = "_".join(part.strip("{}") for part in stream.split(":"))
         telemetry.gauge(f"{name}_bytes", f"memory of {stream}", _reads(sizes, stream), "By")
+    gauges = GroupGauges(telemetry)
+    streams = [*sizes, *(context.topics.dead(shard) for shard in shards)]
+    prune_at = 0.0
     telemetry.set_state("ready")
     while not context.stopping.is_set():
         for stream in sizes:
@@ -38,7 +47,19 @@ async def trim_streams(context: Context) -> None:
                 telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
             else:
                 telemetry.set_state("ready")
+        with contextlib.suppress(*AWAY):  # the next trim says so
+            await gauges.sample(context.redis, streams)
+            if time.monotonic() >= prune_at:
+                await _prune_tallies(context, streams)
+                prune_at = time.monotonic() + PRUNE_EVERY_S
         await pause(context.stopping, INTERVAL_S)
+
+
+async def _prune_tallies(context: Context, streams: Iterable[str]) -> None:
+    keep_ns = context.settings.audit_keep_s * SECOND_NS
+    minute = (context.clock.now_ns() - keep_ns) // MINUTE_NS
+    for stream in streams:
+        await prune(context.redis, stream, minute)
 
 
 async def _trim_one(context: Context, stream: str, sizes: dict[str, int]) -> int:

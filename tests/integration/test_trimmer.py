@@ -1,9 +1,11 @@
 """The trimmer as a worker, on a real server."""
 
 import asyncio
+import re
 
 import pytest
 
+from pipeline import topics
 from pipeline.streams import Consumer
 from tests.support import bus
 from workers import trimmer
@@ -43,6 +45,32 @@ async def test_contracts_are_trimmed_as_far_as_their_reader_has_come(valkey: str
         await work
         assert await context.redis.xlen(stream) == 3
         assert context.telemetry.report()["gauges"]["stream_contracts_bytes"] > 0
+
+
+def metric(text: str, name: str, group: str) -> float:
+    """The value of a gauge of a group of stream:raw."""
+    found = re.search(rf'^{name}{{group="{group}",.*stream="stream:raw"}} (\S+)$', text, re.M)
+    assert found is not None, text
+    return float(found[1])
+
+
+async def test_every_group_is_told_apart_in_the_metrics(valkey: str) -> None:
+    async with bus.context(valkey) as context:
+        stream = context.topics.raw()
+        await bus.append(context, stream, *map(bus.entry, range(5)))
+        for group, count in (("one", 2), ("other", 5)):
+            await context.redis.xgroup_create(stream, group, "0")
+            await context.redis.xreadgroup(group, "me", {stream: ">"}, count=count)
+        await context.redis.hset(topics.tally(stream), "17:chain:n", 3)
+        async with bus.working(context, trimmer.trim_streams):
+            await bus.until(lambda: b'group="other"' in context.telemetry.metrics_text())
+            shown = context.telemetry.metrics_text().decode()
+        assert metric(shown, "stockify_group_lag", "one") == 3
+        assert metric(shown, "stockify_group_lag", "other") == 0
+        assert 0 < metric(shown, "stockify_group_oldest_pending_age_seconds", "one") < 30
+        assert context.telemetry.report()["gauges"]["group_pending{stream:raw,other}"] == 5
+        # A minute of 1970 is beyond what the tally keeps.
+        assert not await context.redis.hexists(topics.tally(stream), "17:chain:n")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 
 from tests.support import rooms
 
-_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
+_SUFFIXES = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "labelled_gauge": ("",),
+    "histogram": ("_bucket", "_count", "_sum"),
+}
 # Shown by every process without a line of ours, and by the scraper itself.
 _GIVEN = ("up", *(f"process_{name}" for name in ("resident_memory_bytes", "cpu_seconds_total")))
 
@@ -80,7 +85,7 @@ def _patterns(node: ast.expr, values: dict[str, ast.expr]) -> list[str]:
 
 def _unit(call: ast.Call) -> str:
     kind = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    position = {"gauge": 3, "histogram": 2}.get(kind)
+    position = {"gauge": 3, "labelled_gauge": 3, "histogram": 2}.get(kind)
     for keyword in call.keywords:
         if keyword.arg == "unit" and isinstance(keyword.value, ast.Constant):
             return str(keyword.value.value)
