@@ -1,84 +1,78 @@
-"""The schema registry: what entries of each type hold, as JSON Schema, kept in Redis.
+"""The schema registry: what entries of each type hold, kept in Redis, and who may change it.
 
-A type is a subject and a version: `chain.raw.v1` is version 1 of `chain.raw`. Its schema speaks of
-the entry fields `meta` and `data`, and is made from the types that read and write them. Whoever
-writes a type registers it first and is refused when what stands there says something else. It
-checks schemas, never entries.
+Whoever writes a type registers it first, with `announce` or `announce_type`, and is refused where
+its subject's level is broken: by a change inside a version as by a new one, against what stands
+registered. One that is older than that is let in where the level allows it; the newer schema stays.
+It checks schemas, never entries.
 
-Without a new version a schema may only grow: fields, columns and definitions are added at the end,
-and an added field is optional or has a default, so that old entries still read and old readers
-still read new ones. Everything else is a conflict: a field removed, renamed, re-ordered, of another
-type, unit or default, or now required. Descriptions may change. A writer older than what stands
-registered is let in; the newer schema stays.
+A subject takes two keys of one slot, its current texts by version and the log of everything that
+was ever registered; the index of ids is a key of its own, claimed in a call of its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
+from redis.exceptions import RedisError
 
 from pipeline import topics
-from pipeline.errors import SchemaConflict
-from pipeline.models import (
-    ENRICHED_CHAIN_TYPE,
-    ENRICHED_EXPIRIES_TYPE,
-    LEG_COLUMNS,
-    RAW_CHAIN_TYPE,
-    RAW_EXPIRIES_TYPE,
-    ChainHeader,
-    Expiries,
-    RequestContext,
-)
+from pipeline.compatibility import Level
+from pipeline.errors import BusUnavailable, DecodeError, SchemaConflict
 from pipeline.runtime import Context, Redis, jittered, pause
-from pipeline.streams import scripts
+from pipeline.shapes import (
+    DEFAULT_LEVEL,
+    ENRICHED_TYPES,
+    RAW_TYPES,
+    SCHEMAS,
+    Schema,
+    schema_of,
+)
 from pipeline.streams.links import AWAY
+from pipeline.subjects import Admission, Revision, Subject, admit, claim, ids
 
-RAW_TYPES = (RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE)
-ENRICHED_TYPES = (ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE)
+__all__ = [
+    "DEFAULT_LEVEL",
+    "ENRICHED_TYPES",
+    "RAW_TYPES",
+    "SCHEMAS",
+    "Level",
+    "Registry",
+    "Schema",
+    "announce",
+    "announce_type",
+    "register",
+    "schema_of",
+]
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SAYS_NOTHING = ("title", "description")  # of what is held; a change of them changes no entry
-_MAPS = ("properties", "$defs")  # their keys are names, not words of JSON Schema
+# Add a revision to a subject's log unless something came in since it was read.
+# KEYS: the subject's current texts, its log. ARGV: fields seen in the log, level, the revision, its
+# version, its text where it becomes the current one, else ''. Gives 1 where it was written, else 0.
+_ADD = """
+if redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[1]) then return 0 end
+redis.call('HSETNX', KEYS[2], 'level', ARGV[2])
+redis.call('HSET', KEYS[2], redis.call('HLEN', KEYS[2]), ARGV[3])
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], ARGV[4], ARGV[5]) end
+return 1
+"""
+_LEVEL = b"level"
 
-Document = Mapping[str, Any]
-
-
-class Schema(msgspec.Struct, frozen=True):
-    """What entries of a type hold; `document` is its JSON Schema."""
-
-    type: str
-    document: Document
-
-    @property
-    def subject(self) -> str:
-        """The type without its version."""
-        return self.type.rpartition(".v")[0]
-
-    @property
-    def version(self) -> str:
-        """The number at the type's end."""
-        return self.type.rpartition(".v")[2]
-
-    @property
-    def text(self) -> bytes:
-        """The document as it is registered."""
-        return msgspec.json.encode(self.document)
-
-    @property
-    def page(self) -> bytes:
-        """The document to be read by people; ends with a newline."""
-        return msgspec.json.format(self.text, indent=2) + b"\n"
+_decode_revision = msgspec.json.Decoder(Revision).decode
+T = TypeVar("T")
 
 
-async def announce(context: Context, types: Sequence[str]) -> None:
+async def announce(context: Context, types: Sequence[str | Schema]) -> None:
     """Register what a worker is about to write, waiting while Redis is away.
 
-    Raises SchemaConflict, which is logged in a line of its own.
+    Types of ours by name, others as schemas. Raises SchemaConflict, which is logged in a line of
+    its own.
     """
+    schemas = [SCHEMAS[one] if isinstance(one, str) else one for one in types]
     attempt = 0
     while not context.stopping.is_set():
         try:
-            await register(context.redis, [SCHEMAS[name] for name in types])
+            await register(context.redis, schemas)
         except AWAY as error:
             context.telemetry.set_state("starting", f"Redis is away: {type(error).__name__}")
         except SchemaConflict as error:
@@ -90,149 +84,144 @@ async def announce(context: Context, types: Sequence[str]) -> None:
         attempt += 1
 
 
+async def announce_type(
+    context: Context,
+    subject: str,
+    version: int,
+    data: Any,
+    *,
+    level: Level | str = DEFAULT_LEVEL,
+    says: str = "",
+) -> str:
+    """Register what a stream of your own holds; gives the `type` that its entries carry.
+
+    `data` is the type of field `data`, any that msgspec encodes; `level` what its later versions
+    will owe the earlier ones, chosen once for the subject. Waits while Redis is away. Raises
+    SchemaConflict, ValueError for an impossible subject, version or level.
+    """
+    schema = schema_of(subject, version, data, level=level, says=says)
+    await announce(context, [schema])
+    return schema.type
+
+
 async def register(redis: Redis, schemas: Sequence[Schema]) -> None:
-    """Store each schema that is new or has grown; all are checked before one is stored.
+    """Register each schema that is new or has changed; all are checked before one is stored.
 
     Raises SchemaConflict, and then nothing was stored unless another writer came in between.
     """
     for schema in schemas:
-        _accepted(schema, await _registered(redis, schema))
+        await _admission(redis, schema)
     for schema in schemas:
-        seen = await _registered(redis, schema)
-        while (text := _accepted(schema, seen)) != seen:
-            # One step: it stores only over what was checked, and gives what stands there.
-            arguments = (schema.version, seen, text)
-            key = topics.schema(schema.subject)
-            seen = await redis.eval(scripts.REGISTER, 1, key, *arguments)
+        while not await _is_registered(redis, schema):
+            pass  # something came in between: look again
 
 
-def conflict(old: Any, new: Any, place: str = "") -> str:
-    """Why `new` is no growth of `old`, naming the place; empty where it is one."""
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return "" if old == new else f"{place or 'schema'}: was {old!r}, is {new!r}"
-    return next(filter(None, _conflicts(old, new, place)), "")
+class Registry:
+    """What stands registered, to be read. Every call raises BusUnavailable where Redis is away."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def subjects(self) -> list[str]:
+        """The names of all subjects, in order."""
+        claims = await _answered(lambda: self._redis.hvals(topics.SCHEMA_IDS))
+        names = sorted({_owner(one) for one in claims})
+        # An id may have been claimed for a schema that was refused in the end.
+        calls = [_answered(partial(self._redis.exists, topics.schema(name))) for name in names]
+        are_there = await asyncio.gather(*calls)
+        return [name for name, is_there in zip(names, are_there, strict=True) if is_there]
+
+    async def subject(self, name: str) -> Subject | None:
+        """What is registered under a name; None where nothing is. Raises DecodeError."""
+        found = await _answered(lambda: _subject(self._redis, name))
+        return found if found.current else None
+
+    async def revision(self, number: int) -> tuple[str, Revision] | None:
+        """The subject and the revision of an id; None where it is nobody's. Raises DecodeError."""
+        held = await _answered(lambda: self._redis.hget(topics.SCHEMA_IDS, str(number)))
+        if held is None:
+            return None
+        name = _owner(held)
+        subject = await self.subject(name)
+        revisions = subject.revisions if subject else ()
+        return next(((name, one) for one in revisions if one.id == number), None)
 
 
-def _conflicts(old: Document, new: Document, place: str) -> Iterator[str]:
-    for word in [*old, *(word for word in new if word not in old)]:
-        inside = f"{place}/{word}" if place else word
-        before, after = old.get(word), new.get(word)
-        if word in _SAYS_NOTHING:
-            continue
-        if word == "required":
-            yield _required_conflict(old, new, place)
-        elif word in _MAPS and isinstance(before, Mapping) and isinstance(after, Mapping):
-            if word == "properties" and list(after)[: len(before)] != list(before):
-                yield f"{inside}: fields removed, renamed or re-ordered, was {', '.join(before)}"
-            for name in before:
-                yield conflict(before[name], after.get(name), f"{inside}/{name}")
-        else:
-            yield conflict(before, after, inside)
+async def _answered(call: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await call()
+    except (RedisError, OSError) as error:
+        raise BusUnavailable(f"no schemas: {type(error).__name__}") from error
 
 
-def _required_conflict(old: Document, new: Document, place: str) -> str:
-    known = set(old.get("properties", ()))
-    before, after = set(old.get("required", ())), set(new.get("required", ()))
-    changed = sorted((before ^ after) & known)
-    added = sorted(after - known)
-    if added:
-        return f"{place}: added fields must be optional: {', '.join(added)}"
-    return f"{place}: required or not has changed: {', '.join(changed)}" if changed else ""
+async def _subject(redis: Redis, name: str) -> Subject:
+    """A subject as it stands; a current text that was never logged counts as its first revision."""
+    texts: Any = await redis.hgetall(topics.schema(name))
+    log: Any = await redis.hgetall(topics.schema_log(name))
+    level = log.pop(_LEVEL, None)
+    try:
+        current = {int(version): text.decode() for version, text in texts.items()}
+        logged = [_decode_revision(log[place]) for place in sorted(log, key=int)]
+        chosen = Level(level.decode()) if level is not None else None
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise DecodeError(f"subject {name} cannot be read: {error}") from error
+    known = {(one.version, one.schema) for one in logged}
+    unlogged = [
+        Revision(next(ids(name, version, text)), version, text)
+        for version, text in sorted(current.items())
+        if (version, text) not in known
+    ]
+    return Subject(name, chosen, (*unlogged, *logged), current, len(unlogged))
 
 
-async def _registered(redis: Redis, schema: Schema) -> bytes:
-    found: Any = await redis.hget(topics.schema(schema.subject), schema.version)
-    return bytes(found or b"")
+async def _admission(redis: Redis, schema: Schema) -> tuple[Subject, Admission]:
+    """The subject as it stands, and how the schema may come into it. Raises SchemaConflict."""
+    try:
+        subject = await _subject(redis, schema.subject)
+        return subject, admit(subject, schema)
+    except DecodeError as error:
+        raise SchemaConflict(f"{schema.type}: {error}") from error
 
 
-def _accepted(schema: Schema, registered: bytes) -> bytes:
-    """What shall stand in the registry: the new text, or the old one where it has grown since."""
-    if not registered:
-        return schema.text
-    known, own = msgspec.json.decode(registered), msgspec.json.decode(schema.text)
-    reason = conflict(known, own)
-    if not reason:
-        return schema.text
-    if not conflict(own, known):
-        return registered
-    raise SchemaConflict(f"{schema.type} is registered otherwise: {reason}")
+async def _is_registered(redis: Redis, schema: Schema) -> bool:
+    """One attempt; False when the subject has changed since it was read."""
+    subject, admission = await _admission(redis, schema)
+    text = schema.text.decode()
+    if subject.unlogged:
+        first = subject.revisions[0]
+        await _add(redis, subject, first.version, first.schema, schema.level, is_current=False)
+        return False
+    if admission is Admission.KNOWN:
+        await _claimed(redis, schema.subject, schema.version, text)
+        return True
+    is_current = admission is Admission.NEWEST
+    return await _add(redis, subject, schema.version, text, schema.level, is_current=is_current)
 
 
-def _document(kind: str, says: str, fields: Document, types: Sequence[type]) -> Schema:
-    _, definitions = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
-    described = {name: _one_line(definition) for name, definition in definitions.items()}
-    document = {
-        "$schema": _DIALECT,
-        "title": kind,
-        "description": says,
-        "type": "object",
-        "properties": fields,
-        "required": list(fields),
-        "$defs": described,
-    }
-    return Schema(kind, document)
+async def _add(
+    redis: Redis, subject: Subject, version: int, text: str, level: Level, *, is_current: bool
+) -> bool:
+    number = await _claimed(redis, subject.name, version, text)
+    logged = len(subject.revisions) - subject.unlogged
+    fields = logged + (subject.level is not None)
+    revision = msgspec.json.encode(Revision(number, version, text))
+    keys = (topics.schema(subject.name), topics.schema_log(subject.name))
+    arguments = (fields, level.value, revision, version, text if is_current else "")
+    return bool(await redis.eval(_ADD, len(keys), *keys, *arguments))
 
 
-def _one_line(definition: Document) -> Document:
-    """The definition with its docstring's first paragraph for a description."""
-    summary = str(definition.get("description", "")).partition("\n\n")[0]
-    return {**definition, "description": " ".join(summary.split())}
+async def _claimed(redis: Redis, subject: str, version: int, text: str) -> int:
+    """The id of a text, claimed in the index where it was not yet."""
+    own = claim(subject, version, text)
+    wanted = ids(subject, version, text)
+    while True:
+        number = next(wanted)
+        if await redis.hsetnx(topics.SCHEMA_IDS, str(number), own):
+            return number
+        if await redis.hget(topics.SCHEMA_IDS, str(number)) == own.encode():
+            return number
 
 
-def _raw(kind: str, says: str) -> Schema:
-    fields = {
-        "meta": {
-            "$ref": "#/$defs/RequestContext",
-            "description": "msgpack: what was asked",
-        },
-        "data": {"description": "the body as received, compressed as field `enc` says"},
-    }
-    return _document(kind, says, fields, [RequestContext])
-
-
-def _enriched_chain() -> Schema:
-    columns = {
-        column.name: {
-            "description": column.meaning,
-            "x-dtype": column.dtype,
-            "x-unit": column.unit,
-        }
-        for column in LEG_COLUMNS
-    }
-    frame = {
-        "description": "msgpack: a header and columns of n elements each, little-endian",
-        "type": "object",
-        "properties": {
-            "h": {"$ref": "#/$defs/ChainHeader"},
-            # None is required: a column that is not there reads as absent in every leg.
-            "c": {"type": "object", "properties": columns},
-        },
-        "required": ["h", "c"],
-    }
-    return _document(
-        ENRICHED_CHAIN_TYPE,
-        "A chain with volatilities and Greeks, as a frame.",
-        {"data": frame},
-        [ChainHeader],
-    )
-
-
-def _enriched_expiries() -> Schema:
-    data = {"$ref": "#/$defs/Expiries", "description": "msgpack"}
-    return _document(
-        ENRICHED_EXPIRIES_TYPE,
-        "The expiries that a provider lists for an underlying.",
-        {"data": data},
-        [Expiries],
-    )
-
-
-SCHEMAS: Mapping[str, Schema] = {
-    schema.type: schema
-    for schema in (
-        _raw(RAW_CHAIN_TYPE, "A provider's answer for one chain."),
-        _raw(RAW_EXPIRIES_TYPE, "A provider's answer for an underlying's expiries."),
-        _enriched_chain(),
-        _enriched_expiries(),
-    )
-}
+def _owner(held: bytes | str) -> str:
+    text = held if isinstance(held, str) else held.decode()
+    return text.partition(" ")[0]
