@@ -27,6 +27,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from pipeline.errors import ConfigError
+
 # Refused before anything was carried out, because another node is to be asked, or soon will be.
 # MOVED is an ASK to redis-py. A slot on its way between two nodes is waited for, not followed.
 ELSEWHERE = (AskError, TryAgainError, ClusterDownError, ReadOnlyError)
@@ -223,7 +225,9 @@ async def _asked(
         slots = await execute("CLUSTER SLOTS")
         state = await execute("CLUSTER INFO")
     except ResponseError as error:
-        raise ConnectionError(f"no cluster: {error}") from error
+        if "cluster support disabled" in str(error):
+            raise ConfigError("Redis is no cluster: unset STOCKIFY_REDIS_CLUSTER") from error
+        raise ConnectionError(f"the cluster does not say who owns what: {error}") from error
     finally:
         await client.aclose()
     host = urlsplit(url).hostname or "127.0.0.1"

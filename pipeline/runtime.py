@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import RedisError
 
-from pipeline import config, topics
+from pipeline import config, layout, topics
 from pipeline.clock import Clock
 from pipeline.cluster import ClusterRedis, Nodes
 from pipeline.config import Settings
@@ -32,6 +32,7 @@ from pipeline.topics import Topics
 
 Redis = redis_client.Redis
 HEARTBEAT_S = 2.0
+LAYOUT_S = 2.0  # how soon a worker leaves streams that are no longer in use
 SOCKET_TIMEOUT_S = 5.0  # above every BLOCK, so that a quiet stream is no time-out
 CANCEL_AGAIN_S = 1.0
 DRAIN_S = 15.0  # a worker that has not drained by then is cut; what it held stays pending
@@ -53,24 +54,20 @@ class Context:
 Worker = Callable[[Context], Awaitable[None]]
 
 
-def connect(settings: Settings, *, retries: int = 3, name: str = "", single: bool = False) -> Redis:
-    """A client of the instance's Redis, one node or a cluster of them; values are bytes.
+def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
+    """A client of the instance's Redis, one server or a cluster; values are bytes.
 
-    `retries=0` is for calls that must not be sent twice; `single` keeps to one connection (a
-    node). Raises ConfigError without a URL.
+    `retries=0` is for calls that must not be sent twice. Raises ConfigError without a URL.
     """
-    urls = settings.redis_urls()
-    if not urls:
-        raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")
+    url = first_url(settings)
     if not settings.redis_cluster:
-        return connect_to(urls[0], retries=retries, name=name, single=single)
-    return ClusterRedis(
-        Nodes(urls), lambda url: connect_to(url, retries=0, name=name, single=single), retries
-    )
+        return connect_to(url, retries=retries, name=name)
+    nodes = Nodes(settings.redis_urls())
+    return ClusterRedis(nodes, lambda node: connect_to(node, retries=0, name=name), retries)
 
 
 def connect_to(url: str, *, retries: int, name: str = "", single: bool = False) -> Redis:
-    """A client of one server; as `connect`."""
+    """A client of one server, or one node of a cluster; `single` keeps to one connection."""
     backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
     return redis_client.Redis.from_url(
         url,
@@ -80,6 +77,14 @@ def connect_to(url: str, *, retries: int, name: str = "", single: bool = False) 
         single_connection_client=single,
         client_name=f"stockify-{name}" if name else None,
     )
+
+
+def first_url(settings: Settings) -> str:
+    """The URL of Redis, of a cluster that of the first node named. Raises ConfigError."""
+    urls = settings.redis_urls()
+    if not urls:
+        raise ConfigError("STOCKIFY_REDIS_URL is not set, and no instance is running")
+    return urls[0]
 
 
 def run(name: str, worker: Worker, *, needs_redis: bool = True) -> None:
@@ -95,6 +100,9 @@ def run(name: str, worker: Worker, *, needs_redis: bool = True) -> None:
     telemetry = Telemetry(name, settings)
     try:
         uvloop.run(_live(name, settings, clock, telemetry, worker, needs_redis))
+    except ConfigError as error:
+        telemetry.log.error("refused", error=str(error))
+        code = 1
     except Exception:
         telemetry.log.exception("failed")
         code = 1
@@ -103,6 +111,22 @@ def run(name: str, worker: Worker, *, needs_redis: bool = True) -> None:
         code = 0
     telemetry.close()
     sys.exit(code)
+
+
+@contextlib.asynccontextmanager
+async def attach(
+    name: str, settings: Settings, clock: Clock, telemetry: Telemetry, stopping: asyncio.Event
+) -> AsyncIterator[Context]:
+    """A context with a client of its own and a heartbeat under that name. Raises ConfigError."""
+    client = connect(settings, name=name)
+    topic_map = Topics(shards=settings.shards, tagged=settings.redis_cluster)
+    context = Context(name, settings, clock, telemetry, client, topic_map, stopping)
+    heartbeat = asyncio.create_task(_heartbeat(context))
+    try:
+        yield context
+    finally:
+        await cancel(heartbeat)
+        await client.aclose()
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:
@@ -145,23 +169,21 @@ async def _live(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    client = connect(settings, name=name)
-    topic_map = Topics(shards=settings.shards, tagged=settings.redis_cluster)
-    context = Context(name, settings, clock, telemetry, client, topic_map, stopping)
-    heartbeat = asyncio.create_task(_heartbeat(context))
-    try:
+    async with attach(name, settings, clock, telemetry, stopping) as context:
         if not needs_redis or await _reachable(context):
             await _until_drained(context, worker)
-    finally:
-        await cancel(heartbeat)
-        await client.aclose()
 
 
 async def _until_drained(context: Context, worker: Worker) -> None:
-    """Await the worker; once stopping, give it DRAIN_S and then cut it."""
+    """Await the worker; once stopping, give it DRAIN_S and then cut it.
+
+    One whose streams are not those in use any more is drained as well. Raises ConfigError then.
+    """
     work = asyncio.ensure_future(worker(context))
     stop = asyncio.ensure_future(context.stopping.wait())
-    await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+    replaced = asyncio.ensure_future(_until_replaced(context))
+    await asyncio.wait((work, stop, replaced), return_when=asyncio.FIRST_COMPLETED)
+    context.stopping.set()
     stop.cancel()
     if not work.done():
         context.telemetry.set_state("draining")
@@ -169,14 +191,31 @@ async def _until_drained(context: Context, worker: Worker) -> None:
         await asyncio.wait_for(work, DRAIN_S)
     except TimeoutError:
         raise TimeoutError(f"not drained within {DRAIN_S:g} s") from None
+    finally:
+        reason = replaced.exception() if replaced.done() else None
+        await cancel(replaced)
+    if reason is not None:
+        raise reason
+
+
+async def _until_replaced(context: Context) -> None:
+    """Ends with a ConfigError when this process's streams are not, or no longer, those in use."""
+    while True:
+        with contextlib.suppress(RedisError, OSError):
+            await _check_bus(context)
+        await asyncio.sleep(LAYOUT_S)
 
 
 async def _reachable(context: Context) -> bool:
-    """Wait until Redis answers; False when asked to stop before it did."""
+    """Wait until Redis answers; False when asked to stop before it did.
+
+    Raises ConfigError where it is not the one that the settings describe.
+    """
     attempt = 0
     while not context.stopping.is_set():
         try:
             await context.redis.ping()
+            await _check_bus(context)
         except (RedisError, OSError) as error:
             context.telemetry.set_state("starting", f"waiting for Redis: {type(error).__name__}")
             await pause(context.stopping, jittered(attempt))
@@ -184,6 +223,15 @@ async def _reachable(context: Context) -> bool:
         else:
             return True
     return False
+
+
+async def _check_bus(context: Context) -> None:
+    """Raises ConfigError where Redis is not what the settings say, RedisError where it is away."""
+    if not context.settings.redis_cluster:  # the client of a cluster asks for the slots by itself
+        found: Mapping[str, Any] = await context.redis.info("cluster")
+        if found.get("cluster_enabled"):
+            raise ConfigError("Redis is a cluster: set STOCKIFY_REDIS_CLUSTER=true")
+    await layout.agree(context.redis, context.topics)
 
 
 async def _heartbeat(context: Context) -> None:

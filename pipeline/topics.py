@@ -6,6 +6,7 @@
 | stream:enriched         | frames                                 | processor           |
 | stream:contracts        | one contract an entry, in plain text   | splitter (opt-in)   |
 | stream:dead             | entries set aside with their reason    | whoever set it aside|
+| stream:replay:<name>    | kept entries once more, for a day      | `stockify bus replay`|
 | seq:<stream>            | hash: epoch, seq, where the epoch began| the append call     |
 | audit:<stream>          | hash: what was appended, by minute     | the append call     |
 | group:<stream>          | hash: group -> its card (JSON)         | the group's worker  |
@@ -19,6 +20,7 @@
 | schema:<subject>        | hash: version -> JSON Schema           | schemas             |
 | schema-log:{schema:<s>} | hash: level and revisions of a subject | schemas             |
 | schema-ids              | hash: id -> subject, version and text  | schemas             |
+| layout                  | JSON: into how many shards it is cut   | first start, reshard|
 | worker:<name>           | heartbeat of a process                 | that process        |
 | limit:<name>            | rate budgets                           | limits              |
 
@@ -63,6 +65,14 @@ class Topics(msgspec.Struct, frozen=True):
     def dead(self, shard: int = 0) -> str:
         """The stream of dead letters."""
         return f"stream:dead{self._suffix(shard)}"
+
+    def stream(self, name: str, shard: int = 0) -> str:
+        """The stream of that short name: `signals` is `stream:signals`."""
+        return f"stream:{name}{self._suffix(shard)}"
+
+    def replay(self, name: str, shard: int = 0) -> str:
+        """The stream into which a stream of that short name is replayed."""
+        return self.stream(f"replay:{name}", shard)
 
     def latest(self, symbol: str, shard: int = 0) -> str:
         """The newest client JSON of a symbol."""
@@ -155,3 +165,4 @@ def heartbeat(name: str) -> str:
 
 SCHEMA_IDS = "schema-ids"
 HEARTBEATS = "worker:*"
+LAYOUT = "layout"

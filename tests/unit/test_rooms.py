@@ -14,6 +14,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "redis": (
         *("pipeline.streams", "pipeline.latest", "pipeline.limits", "pipeline.credentials"),
         *("pipeline.schemas", "pipeline.runtime", "pipeline.cluster", "pipeline.watch"),
+        "pipeline.layout",
         *("stockify", "api.__main__"),
     ),
     "psycopg": ("pipeline.database", "stockify.bench"),
