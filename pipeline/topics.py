@@ -66,10 +66,6 @@ class Topics(msgspec.Struct, frozen=True):
         """The stream of dead letters."""
         return f"stream:dead{self._suffix(shard)}"
 
-    def stream(self, name: str, shard: int = 0) -> str:
-        """The stream of that short name: `signals` is `stream:signals`."""
-        return f"stream:{name}{self._suffix(shard)}"
-
     def replay(self, name: str, shard: int = 0) -> str:
         """The stream into which a stream of that short name is replayed."""
         return self.stream(f"replay:{name}", shard)
