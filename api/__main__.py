@@ -19,6 +19,7 @@ from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.latest import Latest
 from pipeline.runtime import Context, cancel, connect, pause, run
+from pipeline.schemas import Registry
 from pipeline.watch import Watch
 
 DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds in all
@@ -55,6 +56,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         clock=context.clock,
         telemetry=telemetry,
         latest=latest,
+        registry=Registry(context.redis),
         database=database,
         verifier=Verifier(settings.jwt_secret),
         hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),

@@ -7,7 +7,7 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from api import analytics, chains, health, history, openapi, page, sockets
+from api import analytics, chains, health, history, openapi, page, registry, sockets
 from api.auth import guard
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
@@ -30,6 +30,7 @@ def create_app(gateway: Gateway) -> Any:
             analytics.volatility_surface,
             history.contract_history,
             history.underlying_history,
+            registry.routes,
         ],
     )
     origins = list(gateway.settings.gateway_origins)
@@ -40,6 +41,7 @@ def create_app(gateway: Gateway) -> Any:
             health.healthz,
             health.readyz,
             openapi.openapi,
+            registry.subject_alone,
             page.document,
             page.asset,
             page.licences,

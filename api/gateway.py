@@ -14,6 +14,7 @@ from pipeline.config import Settings
 from pipeline.database import Database
 from pipeline.errors import StoreUnavailable
 from pipeline.latest import Latest
+from pipeline.schemas import Registry
 from pipeline.telemetry import Counter, Telemetry
 
 
@@ -39,6 +40,7 @@ class Gateway:
     clock: Clock
     telemetry: Telemetry
     latest: Latest
+    registry: Registry
     database: Database | None
     verifier: Verifier
     hub: Hub

@@ -15,6 +15,7 @@ from litestar.routes import HTTPRoute
 from api.answers import AnyRequest
 from api.errors import Problem
 from api.query import Query
+from api.registry_answers import REGISTRY_TYPES
 from pipeline.models import LEG_COLUMNS, ChainAggregates, Smile
 
 _DESCRIPTION = (
@@ -31,6 +32,10 @@ _PROBLEMS = {
     414: "the query is too long",
     421: "the host is not one of ours",
     503: "Redis or Postgres is away; try again",
+}
+_REGISTRY_ERRORS = {
+    404: "40401 subject, 40402 version or 40403 schema not found",
+    422: "42201 invalid schema, 42202 invalid version",
 }
 _JSON = "application/json"
 
@@ -50,8 +55,10 @@ def document(app: Litestar) -> dict[str, Any]:
         if not isinstance(route, HTTPRoute):
             continue
         for handler in route.route_handlers:
-            if "GET" in handler.http_methods and not handler.opt.get("is_page"):
-                paths.setdefault(route.path_format, {})["get"] = _operation(route, handler)
+            for method in ("GET", "POST"):
+                if method in handler.http_methods and not handler.opt.get("is_page"):
+                    operations = paths.setdefault(route.path_format, {})
+                    operations[method.lower()] = _operation(route, handler)
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -73,6 +80,10 @@ def _operation(route: HTTPRoute, handler: HTTPRouteHandler) -> dict[str, Any]:
     }
     if rest:
         operation["description"] = rest
+    body: dict[str, Any] | None = handler.opt.get("body")
+    if body is not None:
+        content = {kind: {"schema": body} for kind in (*REGISTRY_TYPES, _JSON)}
+        operation["requestBody"] = {"required": True, "content": content}
     scopes = [scope] if scope else []
     scopes += handler.opt.get("scope_with", {}).values()
     operation["security"] = [{"bearer": [name]} for name in scopes]
@@ -99,6 +110,8 @@ def _parameters(route: HTTPRoute, query: Query | None) -> list[dict[str, Any]]:
 
 def _responses(handler: HTTPRouteHandler) -> dict[str, Any]:
     scope = handler.opt.get("scope")
+    if "registry" in handler.opt:
+        return _registry_responses(**handler.opt["registry"])
     schema = {"$ref": "#/components/schemas/Answer"} if scope else {"type": "object"}
     responses: dict[str, Any] = {
         "200": {"description": "the answer", "content": {_JSON: {"schema": schema}}}
@@ -107,10 +120,31 @@ def _responses(handler: HTTPRouteHandler) -> dict[str, Any]:
         responses["503"] = {"description": "not ready", "content": {_JSON: {"schema": schema}}}
         return responses
     responses["304"] = {"description": "what If-None-Match names is still the newest"}
+    return responses | _problems()
+
+
+def _problems() -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for status, description in _PROBLEMS.items():
-        responses[str(status)] = {"description": description, "content": problem}
-    return responses
+    return {
+        str(status): {"description": description, "content": problem}
+        for status, description in _PROBLEMS.items()
+    }
+
+
+def _registry_responses(shape: dict[str, Any], statuses: list[int]) -> dict[str, Any]:
+    """Those of the schema registry: bare values, and errors of its own beside the problems."""
+    kinds = (_JSON, *REGISTRY_TYPES)
+    content = {kind: {"schema": shape} for kind in kinds}
+    error = {"$ref": "#/components/schemas/RegistryError"}
+    refusals = {
+        str(status): {
+            "description": _REGISTRY_ERRORS[status],
+            "content": {kind: {"schema": error} for kind in kinds},
+        }
+        for status in statuses
+    }
+    problems = {status: said for status, said in _problems().items() if status != "404"}
+    return {"200": {"description": "the answer", "content": content}} | problems | refusals
 
 
 def _security() -> dict[str, Any]:
@@ -142,6 +176,11 @@ def _schemas() -> dict[str, Any]:
                 },
                 "next": {"type": ["string", "null"], "description": "cursor of the next page"},
             },
+        },
+        "RegistryError": {
+            "type": "object",
+            "required": ["error_code", "message"],
+            "properties": {"error_code": {"type": "integer"}, "message": {"type": "string"}},
         },
         "Leg": _leg_schema(),
     }

@@ -109,6 +109,17 @@ def choice(name: str, description: str, *words: str, default: str | None = None)
     return Parameter(name, description, schema, parse, default)
 
 
+def flag(name: str, description: str) -> Parameter:
+    """Yes or no; no where it is not given."""
+
+    def parse(text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError("want true or false")
+        return text.lower() == "true"
+
+    return Parameter(name, description, {"type": "boolean", "default": False}, parse, False)
+
+
 def listed(name: str, description: str, *, at_most: int, known: Iterable[str] = ()) -> Parameter:
     """Names, comma-separated; where `known` says which there are, no others."""
     names = tuple(known)

@@ -258,6 +258,8 @@ async def test_unreadable_value_is_a_problem_and_not_a_stack(served: Gateway) ->
         f"/v1/contracts/{ATM}/history",
         "/v1/snapshots?ids=NIFTY",
         "/v1/snapshots/NIFTY",
+        "/v1/subjects",
+        "/v1/subjects/chain.raw/versions/latest",
     ],
 )
 async def test_data_routes_need_a_token(
@@ -320,6 +322,16 @@ async def test_description_names_every_route_and_parameter(shared: Gateway) -> N
         "/v1/contracts/{symbol}/history",
         "/v1/snapshots",
         "/v1/snapshots/{symbol}",
+        "/v1/subjects",
+        "/v1/subjects/{subject}/versions",
+        "/v1/subjects/{subject}/versions/{version}",
+        "/v1/subjects/{subject}/versions/{version}/schema",
+        "/v1/schemas/ids/{number}",
+        "/v1/schemas/types",
+        "/v1/config",
+        "/v1/config/{subject}",
+        "/v1/compatibility/subjects/{subject}/versions",
+        "/v1/compatibility/subjects/{subject}/versions/{version}",
     }
     chain = paths["/v1/chains/{underlying}/{expiry}"]["get"]
     names = {parameter["name"] for parameter in chain["parameters"]}

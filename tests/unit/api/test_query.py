@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from api.errors import ApiError
-from api.query import Query, around, choice, instant, limit, listed, number, parse_instant
+from api.query import Query, around, choice, flag, instant, limit, listed, number, parse_instant
 from pipeline.clock import to_ns
 
 QUERY = Query(
@@ -15,6 +15,7 @@ QUERY = Query(
     listed("fields", "", at_most=3, known=("iv", "delta", "last")),
     limit(),
     instant("start", ""),
+    flag("verbose", ""),
 )
 
 
@@ -38,6 +39,14 @@ def test_values_are_parsed() -> None:
     assert values["fields"] == ("iv", "last")
 
 
+@pytest.mark.parametrize(
+    ("text", "means"), [("true", True), ("True", True), ("false", False), ("FALSE", False)]
+)
+def test_flag_is_read_in_any_case(text: str, means: bool) -> None:
+    assert QUERY.parse([("verbose", text)])["verbose"] is means
+    assert QUERY.parse([])["verbose"] is False
+
+
 @pytest.mark.parametrize("text", ["atm±10", "atm+-10", "atm -10", "atm+10", "10", "ATM +/-10"])
 def test_around_is_read_as_people_type_it(text: str) -> None:
     assert QUERY.parse([("around", text)])["around"] == 10
@@ -47,6 +56,7 @@ def test_around_is_read_as_people_type_it(text: str) -> None:
     ("name", "text"),
     [
         ("nope", "1"),
+        ("verbose", "1"),
         ("strike.gte", "x"),
         ("strike.gte", "nan"),
         ("strike.gte", "inf"),
