@@ -62,6 +62,10 @@ class Topics(msgspec.Struct, frozen=True):
         """Any stream by its name: `signals` as well as `stream:signals`."""
         return f"stream:{name.removeprefix('stream:')}{self._suffix(shard)}"
 
+    def stream_pattern(self) -> str:
+        """What the names of all streams look like, to scan for."""
+        return "stream:*"
+
     def dead(self, shard: int = 0) -> str:
         """The stream of dead letters."""
         return f"stream:dead{self._suffix(shard)}"
