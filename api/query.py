@@ -83,6 +83,18 @@ def number(name: str, description: str) -> Parameter:
     return Parameter(name, description, {"type": "number"}, parse)
 
 
+def integer(name: str, description: str, *, default: int) -> Parameter:
+    """A whole number of at most nine digits."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"-?\d{1,9}", text, re.ASCII) is None:
+            raise ValueError("want a whole number")
+        return int(text)
+
+    schema = {"type": "integer", "default": default}
+    return Parameter(name, description, schema, parse, default)
+
+
 def limit() -> Parameter:
     """How many rows a page has."""
 

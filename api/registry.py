@@ -12,7 +12,7 @@ from litestar.params import FromPath
 from api.answers import JSON_TYPE, AnyRequest
 from api.errors import ApiError
 from api.gateway import gateway_of
-from api.query import Query, flag, text
+from api.query import Query, flag, integer, text
 from api.registry_answers import (
     INVALID_SCHEMA,
     INVALID_VERSION,
@@ -54,10 +54,24 @@ _VERDICT = {
     },
 }
 
+# What clients of that API send is taken, also where it has no effect here.
 _deleted = flag("deleted", "also what was deleted: nothing ever is")
-_PLAIN = Query(_deleted)
-_SUBJECTS = Query(text("subjectPrefix", "subjects that begin so", at_most=128), _deleted)
-_BY_ID = Query(text("subject", "only if it is registered under this subject", at_most=128))
+_format = text("format", "of no effect on JSON Schema", at_most=32)
+_listing = (
+    _deleted,
+    flag("deletedOnly", "only what was deleted"),
+    flag("deleted_only", "the same"),
+    integer("offset", "how many of the first to leave out", default=0),
+    integer("limit", "how many to list; below zero: all", default=-1),
+)
+_SUBJECTS = Query(text("subjectPrefix", "subjects that begin so", at_most=128), *_listing)
+_VERSIONS = Query(*_listing)
+_VERSION = Query(_deleted, _format)
+_BY_ID = Query(
+    text("subject", "only if it is registered under this subject", at_most=128),
+    flag("fetchMaxId", "of no effect"),
+    _format,
+)
 _CONFIG = Query(flag("defaultToGlobal", "the global level for a subject that is not known"))
 _CHECK = Query(
     flag("verbose", "say what is incompatible"),
@@ -86,21 +100,22 @@ _OF_SUBJECT = (SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, INVALID_VERSION)
 @get("/subjects", opt=_opt(_SUBJECTS, _LIST))
 async def subjects(request: AnyRequest) -> Response[bytes]:
     """The names of what is registered."""
-    prefix = _SUBJECTS.parse(request.query_params.multi_items())["subjectPrefix"] or ""
+    query = _SUBJECTS.parse(request.query_params.multi_items())
     names = await gateway_of(request).registry.subjects()
-    return bare_answer(request, [name for name in names if name.startswith(prefix)])
+    wanted = [name for name in names if name.startswith(query["subjectPrefix"] or "")]
+    return bare_answer(request, _page(wanted, query))
 
 
-@get("/subjects/{subject:str}/versions", opt=_opt(_PLAIN, _NUMBERS, SUBJECT_NOT_FOUND))
+@get("/subjects/{subject:str}/versions", opt=_opt(_VERSIONS, _NUMBERS, SUBJECT_NOT_FOUND))
 async def subject_versions(request: AnyRequest, subject: FromPath[str]) -> Response[bytes]:
     """The registered versions of a subject."""
-    _PLAIN.parse(request.query_params.multi_items())
-    return bare_answer(request, (await _subject(request, subject)).versions)
+    query = _VERSIONS.parse(request.query_params.multi_items())
+    return bare_answer(request, _page((await _subject(request, subject)).versions, query))
 
 
 @get(
     "/subjects/{subject:str}/versions/{version:str}",
-    opt=_opt(_PLAIN, _SUBJECT_VERSION, *_OF_SUBJECT),
+    opt=_opt(_VERSION, _SUBJECT_VERSION, *_OF_SUBJECT),
 )
 async def subject_version(
     request: AnyRequest, subject: FromPath[str], version: FromPath[str]
@@ -110,7 +125,7 @@ async def subject_version(
     The schema is a text. It may grow within a version; its id is then another, and the former ids
     still lead to the former texts.
     """
-    _PLAIN.parse(request.query_params.multi_items())
+    _VERSION.parse(request.query_params.multi_items())
     revision = await _revision(request, subject, version)
     data = {
         "subject": subject,
@@ -124,13 +139,13 @@ async def subject_version(
 
 @get(
     "/subjects/{subject:str}/versions/{version:str}/schema",
-    opt=_opt(_PLAIN, {"type": "object"}, *_OF_SUBJECT),
+    opt=_opt(_VERSION, {"type": "object"}, *_OF_SUBJECT),
 )
 async def subject_version_schema(
     request: AnyRequest, subject: FromPath[str], version: FromPath[str]
 ) -> Response[bytes]:
     """The schema of a version, as the JSON document that it is."""
-    _PLAIN.parse(request.query_params.multi_items())
+    _VERSION.parse(request.query_params.multi_items())
     revision = await _revision(request, subject, version)
     return bare_answer(request, msgspec.Raw(revision.schema.encode()))
 
@@ -235,6 +250,14 @@ routes = Router(
     ],
     exception_handlers={Exception: respond_in_kind},
 )
+
+
+def _page(names: list[Any], query: dict[str, Any]) -> list[Any]:
+    """The part of a list that is asked for."""
+    if query["deletedOnly"] or query["deleted_only"]:
+        return []
+    first = max(0, query["offset"])
+    return names[first:] if query["limit"] < 0 else names[first : first + query["limit"]]
 
 
 async def _subject(request: AnyRequest, name: str) -> Subject:

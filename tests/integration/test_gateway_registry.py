@@ -87,6 +87,25 @@ async def test_subjects_and_versions_are_those_registered(served: Gateway) -> No
     assert (await served.get("/v1/subjects/chain.raw/versions")).json() == [1]
 
 
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("deleted=False&deleted_only=False&offset=0&limit=-1", 0, 5),
+        ("offset=1&limit=2", 1, 3),
+        ("offset=9", 5, 5),
+        ("limit=0", 0, 0),
+        ("deletedOnly=true", 0, 0),
+    ],
+)
+async def test_lists_are_cut_as_clients_ask(
+    served: Gateway, query: str, first: int, last: int
+) -> None:
+    whole = (await served.get("/v1/subjects")).json()
+    assert (await served.get(f"/v1/subjects?{query}")).json() == whole[first:last]
+    versions = (await served.get(f"/v1/subjects/signals/versions?{query}")).json()
+    assert versions == [1, 3][first:last]
+
+
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
 async def test_version_is_told_with_its_id_and_its_schema_as_text(
     served: Gateway, schema: Schema

@@ -5,7 +5,18 @@ from datetime import UTC, datetime
 import pytest
 
 from api.errors import ApiError
-from api.query import Query, around, choice, flag, instant, limit, listed, number, parse_instant
+from api.query import (
+    Query,
+    around,
+    choice,
+    flag,
+    instant,
+    integer,
+    limit,
+    listed,
+    number,
+    parse_instant,
+)
 from pipeline.clock import to_ns
 
 QUERY = Query(
@@ -16,6 +27,7 @@ QUERY = Query(
     limit(),
     instant("start", ""),
     flag("verbose", ""),
+    integer("offset", "", default=0),
 )
 
 
@@ -39,6 +51,12 @@ def test_values_are_parsed() -> None:
     assert values["fields"] == ("iv", "last")
 
 
+def test_integer_has_a_sign_and_a_default() -> None:
+    assert QUERY.parse([("offset", "-1")])["offset"] == -1
+    assert QUERY.parse([("offset", "123456789")])["offset"] == 123_456_789
+    assert QUERY.parse([])["offset"] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "means"), [("true", True), ("True", True), ("false", False), ("FALSE", False)]
 )
@@ -57,6 +75,9 @@ def test_around_is_read_as_people_type_it(text: str) -> None:
     [
         ("nope", "1"),
         ("verbose", "1"),
+        ("offset", "1.0"),
+        ("offset", "1234567890"),
+        ("offset", "٣"),
         ("strike.gte", "x"),
         ("strike.gte", "nan"),
         ("strike.gte", "inf"),
