@@ -29,6 +29,8 @@ COMMANDS = {
     "token": Entry("stockify.commands.token", "token", "Print a token for the gateway."),
     "env": Entry("stockify.commands.env", "env", "Print what a consumer needs, to be sourced."),
     "run": Entry("stockify.commands.run", "run", "Run one worker against the instance."),
+    "bus": Entry("stockify.commands.bus", "bus", "Show streams and groups; peek, replay, trim."),
+    "dead": Entry("stockify.commands.dead", "dead", "Look at dead letters; redrive or drop them."),
     "audit": Entry("stockify.commands.audit", "audit", "Say whether anything is lost or double."),
     "replay": Entry("stockify.replay", "command", "Feed recorded bodies into the pipeline."),
     "compare": Entry("stockify.compare", "command", "Compare our volatilities with Dhan's own."),
