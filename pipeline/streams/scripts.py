@@ -68,9 +68,10 @@ end
 # is in it is worked off.
 EPOCH = """
 local function epoch_of(stream, sequence)
-  local held = redis.call('HMGET', sequence, 'epoch', 'seq', 'retired')
-  local epoch, seq = held[1], tonumber(held[2] or 0)
-  if epoch and (seq == 0 or redis.call('EXISTS', stream) == 1) then return epoch, held[3] end
+  local held = redis.call('HMGET', sequence, 'epoch', 'seq', 'retired', 'epoch_seq')
+  local epoch, seq, began = held[1], tonumber(held[2] or 0), tonumber(held[4] or 0)
+  -- An epoch in which nothing was written yet is not lost, though there is no stream.
+  if epoch and (seq == began or redis.call('EXISTS', stream) == 1) then return epoch, held[3] end
   local now = redis.call('TIME')
   local fresh = string.format('%.0f', now[1] * 1000000 + now[2])
   redis.call('HSET', sequence, 'epoch', fresh, 'epoch_seq', seq)

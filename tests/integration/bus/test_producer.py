@@ -6,7 +6,7 @@ import signal
 import msgspec
 import pytest
 
-from pipeline.errors import BusUnavailable, OutcomeUnknown
+from pipeline.errors import BusUnavailable, EpochChanged, OutcomeUnknown
 from pipeline.streams import Producer
 from tests.support import bus, servers
 from tests.support.conformance import Target
@@ -44,4 +44,20 @@ async def test_append_to_a_stalled_server_is_settled_to_one_entry(
             os.kill(own_server.process.pid, signal.SIGCONT)
         await producer.settle(stream, [bus.entry(1)])
         await producer.close()
+        assert await context.redis.xlen(stream) == 2
+
+
+async def test_loss_of_a_stream_is_said_once_and_then_it_is_written_to(
+    server: Target, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        producer = Producer(context.settings, "producer")
+        before = await producer.append(stream, bus.entry(1))
+        await context.redis.delete(stream)
+        with pytest.raises(EpochChanged):
+            await producer.append(stream, bus.entry(2))
+        after = [await producer.append(stream, bus.entry(number)) for number in (2, 3)]
+        await producer.close()
+        assert [place.seq for place in after] == [2, 3]
+        assert {place.epoch for place in after} != {before.epoch}
         assert await context.redis.xlen(stream) == 2
