@@ -12,7 +12,8 @@ from pipeline import models, schemas, topics
 from pipeline.errors import BusUnavailable, DecodeError, SchemaConflict
 from pipeline.schemas import SCHEMAS, Level, Registry, Schema, schema_of
 from pipeline.subjects import Subject, ids
-from tests.support import bus
+from tests.support import bus, documents
+from tests.support.rooms import CHECKOUT
 from workers import processor
 from workers.ingest import __main__ as ingest
 
@@ -207,6 +208,19 @@ async def test_stream_of_a_users_own_is_announced_with_a_level(
             await schemas.announce_type(context, "signals", 1, WrongSignal, level="NONE")
     lines = [text for text in capsys.readouterr().out.splitlines() if "schema_refused" in text]
     assert len(lines) == 2
+
+
+async def test_stream_of_a_users_own_is_written_as_the_page_shows(valkey: str) -> None:
+    page = CHECKOUT / "docs/data-model.md"
+    names: dict[str, Any] = {"__name__": "engine"}
+    exec(documents.example(page, "announce"), names)  # noqa: S102 - our own page
+    async with bus.context(valkey) as context:
+        await names["engine"](context)
+        ((_id, fields),) = await context.redis.xrange(context.topics.stream("signals"))
+        assert fields[b"type"] == b"signals.v1"
+        assert msgspec.msgpack.decode(fields[b"data"], type=names["Signal"]).side == 1
+        subject = await subject_of(context, "signals")
+        assert (subject.versions, subject.level) == ([1], Level.FULL_TRANSITIVE)
 
 
 async def test_level_that_asks_nothing_lets_anything_in(valkey: str) -> None:
