@@ -72,6 +72,12 @@ async def test_every_room_that_asks_redis_works_on_a_cluster(redis: ClusterRedis
     assert await budget.take(longest_wait_s=1.0) is None
     await schemas.register(redis, list(SCHEMAS.values()))
     await schemas.register(redis, list(SCHEMAS.values()))
+    registry = schemas.Registry(redis)
+    assert await registry.subjects() == sorted(schema.subject for schema in SCHEMAS.values())
+    for name in await registry.subjects():
+        subject = await registry.subject(name)
+        assert subject is not None
+        assert await registry.revision(subject.newest(1).id) == (name, subject.revisions[0])
     await redis.set(heartbeat("tester"), b"{}", ex=15)
     found = [
         key for server in await primaries(redis) async for key in server.scan_iter(heartbeat("*"))
