@@ -345,12 +345,3 @@ end
 return done
 """
 )
-
-# Set a version of a subject if it is still what the caller has seen; gives what stands there.
-# KEYS: the subject's hash. ARGV: version, what was seen ("" for none), the new text.
-REGISTER = """
-local found = redis.call('HGET', KEYS[1], ARGV[1]) or ''
-if found ~= ARGV[2] then return found end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return ARGV[3]
-"""
