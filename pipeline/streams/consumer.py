@@ -18,12 +18,12 @@ from pipeline import topics
 from pipeline.entries import Appended, Entry, NewEntry, decode_entry
 from pipeline.errors import BusUnavailable
 from pipeline.runtime import Context, cancel, jittered, pause
-from pipeline.streams import groups, scripts, tally
+from pipeline.streams import groups
 from pipeline.streams.groups import Card
+from pipeline.streams.in_work import InWork
 from pipeline.streams.leases import BEAT_S, STAND_BY_S, Membership
-from pipeline.streams.links import AWAY, Identity, Link, kill
+from pipeline.streams.links import AWAY, Identity, Link, is_lost_group, kill
 from pipeline.streams.pending import Pending
-from pipeline.streams.scripts import Argument
 
 BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
 MOST_IN_FLIGHT = 8_192  # entries handed out and not finished; 200 B each on the server
@@ -58,7 +58,6 @@ class Consumer:
         gives_up: bool = True,
     ) -> None:
         self.stream, self.group = stream, group
-        self._dead_stream = dead_stream
         self._start = groups.start_id(start)
         kind = groups.CRITICAL if critical else groups.BEST_EFFORT
         self._card = Card(kind, promise_s, promise_bytes, exclusive)
@@ -75,12 +74,15 @@ class Consumer:
         self._beaten = asyncio.Lock()
         self._told: Identity | None = None  # the reading connection that the lease speaks of
         self._pending: Pending | None = None  # what of the pending list is still to be read
-        self._in_flight: dict[str, Entry] = {}
-        self._finished = asyncio.Event()
-        self._finished.set()
+        self._in_work = InWork(
+            *(stream, group, dead_stream),
+            member=self._member,
+            link=self._calling,
+            until_done=self._until_done,
+            telemetry=self._telemetry,
+        )
         self._running = asyncio.Event()
         self._running.set()
-        self._remembered = ""  # the durable cursor as it was last written
         self._last_seq, self._head_seq, self._epoch = 0, 0, ""
         self._oldest_pending_s, self._pending_count = 0.0, 0
         self._next_claim = 0.0
@@ -88,7 +90,6 @@ class Consumer:
 
     def _observe(self) -> None:
         telemetry, stream = self._telemetry, self.stream
-        self._dead = telemetry.counter("dead_letters", "entries set aside with a reason")
         self._missed = telemetry.counter("entries_missed", "entries trimmed before they were read")
         shard = topics.tag(stream).strip("{}:")
         end = f"_{shard}" if shard else ""
@@ -134,7 +135,7 @@ class Consumer:
                 attempt += 1
                 continue
             except ResponseError as error:
-                if not _is_lost_group(error):
+                if not is_lost_group(error):
                     raise
                 self._telemetry.log.warning("group_lost", stream=self.stream, group=self.group)
                 await self._until_done(self._join)
@@ -143,27 +144,16 @@ class Consumer:
                 attempt = 0
                 self._telemetry.set_state("ready")
             alive = [entry for entry in entries if entry.attempts <= self._most_attempts]
-            for entry in entries:
-                self._in_flight[entry.stream_id] = entry
+            self._in_work.hand_out(entries)
             for entry in entries:
                 if entry.attempts > self._most_attempts:
                     await self.dead_letter(entry, "attempts", f"delivered {entry.attempts} times")
             if alive:
-                self._finished.clear()
                 yield alive
 
     async def ack(self, entries: Sequence[Entry]) -> int:
         """Acknowledge entries; gives how many were still ours. Repeated until answered."""
-        ours = self._ours(entries)
-        if not ours:
-            return 0
-        keys = (self.stream, topics.lease(self.stream, self.group), topics.cursors(self.stream))
-        last = max(ours, key=_place)
-        ids = [entry.stream_id for entry in ours if entry is not last]
-        arguments: list[Argument] = [self.group, self._member.claim, *_reach(last)]
-        arguments += [*ids, last.stream_id]
-        done = await self._written(scripts.ACK, keys, arguments, ours)
-        return int(done or 0)
+        return await self._in_work.ack(entries)
 
     async def finish(
         self, target: str, results: Sequence[tuple[Entry, NewEntry]]
@@ -173,18 +163,13 @@ class Consumer:
         None stands for an entry that was no longer ours: nothing was written for it. The call is
         repeated until the server has answered; what was done before is not done again.
         """
-        pairs = [(entry, [scripts.block(new)]) for entry, new in results]
-        epoch, places = await self._finish(target, pairs, topics.tally(target), rewinds=True)
-        return [
-            None if place is None else Appended(place[0].decode(), int(place[1]), epoch)
-            for place in places
-        ]
+        return await self._in_work.finish(target, results)
 
     async def finish_many(
         self, target: str, entry: Entry, results: Sequence[NewEntry | Sequence[str]]
     ) -> int | None:
         """Acknowledge an entry and append all that came of it; as `finish_each`."""
-        return (await self.finish_each(target, [(entry, results)]))[0]
+        return (await self._in_work.finish_each(target, [(entry, results)]))[0]
 
     async def finish_each(
         self, target: str, results: Sequence[tuple[Entry, Sequence[NewEntry | Sequence[str]]]]
@@ -195,29 +180,11 @@ class Consumer:
         stands for an entry that was no longer ours, for which nothing was written; repeated as
         `finish` is.
         """
-        pairs = [(entry, [_block(result) for result in made]) for entry, made in results]
-        _, places = await self._finish(target, pairs, topics.tally(target), rewinds=True)
-        return [None if place is None else int(place[2]) for place in places]
+        return await self._in_work.finish_each(target, results)
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""
-        fields: list[Argument] = [
-            *("id", entry.id, "type", entry.type, "key", entry.key, "ts", entry.ts),
-            *("stream", self.stream, "source_id", entry.stream_id, "group", self.group),
-            *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
-            *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
-        ]
-        bucket = tally.dead_bucket_of(entry.type, entry.ts, self.group)
-        blocks = [[len(fields) + 3, bucket, tally.identity(entry.id), 0, *fields]]
-        counted_in = topics.tally(self.stream)
-        _, places = await self._finish(
-            self._dead_stream, [(entry, blocks)], counted_in, rewinds=False
-        )
-        if places[0] is not None:
-            self._dead.add()
-            self._telemetry.log.warning(
-                "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
-            )
+        await self._in_work.dead_letter(entry, reason, error)
 
     async def seek(self, position: str) -> str:
         """Go on after a position (as `start`); what is in work is let go. Gives the stream id.
@@ -239,7 +206,7 @@ class Consumer:
             at = str(await self._until_done(move))
         except ResponseError as error:
             raise BusUnavailable(f"{self.group} of {self.stream} cannot move: {error}") from error
-        self._let_go()
+        self._in_work.let_go()
         self._pending, self._last_seq = None, 0
         return at
 
@@ -267,13 +234,17 @@ class Consumer:
 
     async def _next(self, count: int, block_ms: int) -> list[Entry]:
         """The next entries; none where it has to wait, is paused or stands by."""
-        if not self._running.is_set() or len(self._in_flight) >= MOST_IN_FLIGHT:
+        if not self._running.is_set() or len(self._in_work.entries) >= MOST_IN_FLIGHT:
             await pause(self._stopping, 0.05)
             return []
         if not self._reading.is_open or self._told != self._reading.identity:
-            # Before it reads by a new connection the lease must speak of that one.
+            # Before it reads by a new connection the lease must speak of that one, and what the
+            # last one was asked for must have happened, or never happen.
+            before = self._told
             await self._reading.client()
             await self._beat()
+            if before is not None and before != self._told:
+                await kill(await self._calling.client(), before)
         if not self._member.owns:
             await pause(self._stopping, STAND_BY_S)
             return []
@@ -282,7 +253,7 @@ class Consumer:
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._claim_idle_ms / 2_000
             stale = Pending(self.stream, self.group, self.name, idle_ms=self._claim_idle_ms)
-            claimed = await stale.claim(await self._calling.client(), count, self._in_flight)
+            claimed = await stale.claim(await self._calling.client(), count, self._in_work.entries)
             if claimed:
                 self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
                 return claimed
@@ -292,17 +263,17 @@ class Consumer:
         """The next of the pending list. What has failed before is handed out alone, with nothing
         else in work, so that an entry that kills its worker takes no others with it."""
         client = await self._calling.client()
-        if await pending.is_next_suspect(client, self._in_flight):
+        if await pending.is_next_suspect(client, self._in_work.entries):
             await self._wait_for_finish()
             count = 1
-        entries = await pending.claim(client, count, self._in_flight)
+        entries = await pending.claim(client, count, self._in_work.entries)
         if pending.is_done:
             self._pending = None
         return entries
 
     async def _wait_for_finish(self) -> None:
         """Until nothing is in work; not for ever, since a user may wait for more before he acts."""
-        waiting = asyncio.ensure_future(self._finished.wait())
+        waiting = asyncio.ensure_future(self._in_work.all_finished.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             both = (waiting, stopping)
@@ -334,13 +305,13 @@ class Consumer:
             *(self.stream, self.group),
             start=self._start,
             card=self._card,
-            remembered=self._remembered,
+            remembered=self._in_work.remembered,
         )
         if how != "there":
             log = self._telemetry.log.info if how == "new" else self._telemetry.log.warning
             log("group_made", stream=self.stream, group=self.group, how=how, after=at)
-        self._remembered = self._remembered or "0-0 0 - 0-0 -"
-        self._let_go()
+        self._in_work.remembered = self._in_work.remembered or "0-0 0 - 0-0 -"
+        self._in_work.let_go()
         await self._reading.client()
         await self._beat()
         self._pending = self._all_pending()
@@ -366,11 +337,11 @@ class Consumer:
             beat = await self._member.beat(client, told)
             self._told = reader
             if owned and not beat.owns:
-                self._let_go()
+                self._in_work.let_go()
             if (beat.is_new and self._exclusive) or beat.renamed:
                 if beat.reader_before:
                     await kill(client, Identity(*beat.reader_before.split(" ")))
-                self._let_go()
+                self._in_work.let_go()
                 self._pending = self._all_pending()
                 self._telemetry.log.info(
                     "joined",
@@ -383,87 +354,14 @@ class Consumer:
             self._head_seq, self._pending_count = beat.head_seq, beat.pending
             oldest_ms = int(beat.oldest_pending.partition("-")[0] or 0)
             self._oldest_pending_s = max(0, beat.now_ms - oldest_ms) / 1e3 if oldest_ms else 0.0
-            if not self._exclusive and self._in_flight:
-                await Pending(self.stream, self.group, self.name).keep(client, self._in_flight)
+            if not self._exclusive and self._in_work.entries:
+                await Pending(self.stream, self.group, self.name).keep(
+                    client, self._in_work.entries
+                )
 
     def _all_pending(self) -> Pending:
         """What is pending when this member begins: all of it where it alone works the shard."""
         return Pending(self.stream, self.group, self.name, own_only=not self._exclusive)
-
-    def _let_go(self) -> None:
-        """What was handed out is not ours any more: whatever is said of it writes nothing."""
-        self._in_flight.clear()
-        self._finished.set()
-
-    def _ours(self, entries: Sequence[Entry]) -> list[Entry]:
-        return [entry for entry in entries if self._in_flight.get(entry.stream_id) is entry]
-
-    async def _finish(
-        self,
-        target: str,
-        results: Sequence[tuple[Entry, Sequence[Sequence[Argument]]]],
-        tally_key: str,
-        *,
-        rewinds: bool,
-    ) -> tuple[str, list[Any]]:
-        """The target's epoch, and of each entry its place, None where it was not ours."""
-        ours = {entry.stream_id for entry in self._ours([entry for entry, _ in results])}
-        if not ours:
-            return "", [None] * len(results)
-        sent = [(entry, blocks) for entry, blocks in results if entry.stream_id in ours]
-        last = max((entry for entry, _ in sent), key=_place)
-        keys = (
-            *(self.stream, target, topics.sequence(target), tally_key),
-            *(topics.lease(self.stream, self.group), topics.cursors(self.stream)),
-            *(topics.cursors(target), topics.group_cards(target)),
-        )
-        arguments: list[Argument] = [self.group, self._member.claim, *_reach(last)]
-        arguments.append("1" if rewinds else "0")
-        for entry, blocks in sent:
-            arguments += [entry.stream_id, len(blocks)]
-            for block in blocks:
-                arguments += block
-        answer = await self._written(scripts.FINISH, keys, arguments, [e for e, _ in sent])
-        if answer is None:
-            return "", [None] * len(results)
-        found = {entry.stream_id: place for (entry, _), place in zip(sent, answer[1], strict=True)}
-        return answer[0].decode(), [found.get(entry.stream_id) for entry, _ in results]
-
-    async def _written(
-        self,
-        script: scripts.Script,
-        keys: Sequence[str],
-        arguments: Sequence[Argument],
-        entries: Sequence[Entry],
-    ) -> Any:
-        """The answer of a call that writes; None where this member has lost its right to."""
-
-        async def call() -> Any:
-            return await script.call(await self._calling.client(), keys, arguments)
-
-        try:
-            answer = await self._until_done(call)
-        except ResponseError as error:
-            text = str(error)
-            if text.startswith("FENCED"):
-                self._telemetry.log.warning("fenced_off", stream=self.stream, group=self.group)
-                self._member.lose()
-            elif text.startswith("REWOUND"):
-                self._telemetry.log.error(
-                    "rewound", stream=self.stream, group=self.group, to=text.split()[1]
-                )
-                self._last_seq = 0
-            elif not _is_lost_group(error):
-                raise
-            self._let_go()
-            return None
-        for entry in entries:
-            self._in_flight.pop(entry.stream_id, None)
-        if not self._in_flight:
-            self._finished.set()
-        last = max(entries, key=_place)
-        self._remembered = f"{last.stream_id} {last.seq} {last.epoch or '-'} {last.stream_id} -"
-        return answer
 
     async def _until_done(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Repeat a call that may safely run twice until the server has answered it."""
@@ -487,26 +385,11 @@ class Consumer:
             attempt += 1
 
     async def _drop(self, error: BaseException) -> None:
-        """Redis is away: close, so that the next call finds the owner of the stream anew."""
+        """Redis is away: close, so that the next call finds the owner of the stream anew.
+
+        What it gave us in an answer that did not arrive is pending, so that list is read again.
+        """
         self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
         await self._calling.drop()
         await self._reading.drop()
-
-
-def _block(result: NewEntry | Sequence[str]) -> list[Argument]:
-    if isinstance(result, NewEntry):
-        return scripts.block(result)
-    return [len(result) + 3, "", 0, 0, *result]
-
-
-def _place(entry: Entry) -> tuple[int, int]:
-    ms, _, seq = entry.stream_id.partition("-")
-    return int(ms), int(seq)
-
-
-def _reach(entry: Entry) -> tuple[Argument, Argument, Argument]:
-    return entry.seq, entry.epoch or "-", entry.src or "-"
-
-
-def _is_lost_group(error: ResponseError) -> bool:
-    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+        self._pending = self._all_pending()

@@ -121,8 +121,13 @@ async def _end(client: Redis) -> None:
     await client.aclose()
 
 
-async def _refuse(_connection: Any) -> None:
+async def _refuse(connection: Any) -> None:
     raise ConnectionError("this connection was given up")
+
+
+def is_lost_group(error: ResponseError) -> bool:
+    """Whether an error says that the group or the stream of a call is not there."""
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
 async def kill(client: Redis, identity: Identity) -> None:
