@@ -20,6 +20,7 @@ import redis.asyncio as redis_client
 import uvloop
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from pipeline import config, layout, topics
@@ -54,6 +55,26 @@ class Context:
 Worker = Callable[[Context], Awaitable[None]]
 
 
+class _Sending:
+    """Has uvloop's word for a socket that was reset, a RuntimeError, read as a lost connection."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except RuntimeError as error:
+            if "closed" not in str(error):
+                raise
+            raise RedisConnectionError(str(error)) from error
+
+
+class _Connection(_Sending, redis_client.Connection):
+    """A connection in plain text."""
+
+
+class _EncryptedConnection(_Sending, redis_client.SSLConnection):
+    """A connection over TLS."""
+
+
 def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
     """A client of the instance's Redis, one server or a cluster; values are bytes.
 
@@ -69,7 +90,7 @@ def connect(settings: Settings, *, retries: int = 3, name: str = "") -> Redis:
 def connect_to(url: str, *, retries: int, name: str = "", single: bool = False) -> Redis:
     """A client of one server, or one node of a cluster; `single` keeps to one connection."""
     backoff = ExponentialBackoff(cap=1.0, base=0.05) if retries else NoBackoff()
-    return redis_client.Redis.from_url(
+    client = redis_client.Redis.from_url(
         url,
         retry=Retry(backoff, retries),
         socket_timeout=SOCKET_TIMEOUT_S,
@@ -77,6 +98,10 @@ def connect_to(url: str, *, retries: int, name: str = "", single: bool = False) 
         single_connection_client=single,
         client_name=f"stockify-{name}" if name else None,
     )
+    pool = client.connection_pool
+    encrypted = issubclass(pool.connection_class, redis_client.SSLConnection)
+    pool.connection_class = _EncryptedConnection if encrypted else _Connection
+    return client
 
 
 def first_url(settings: Settings) -> str:

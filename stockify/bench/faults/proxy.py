@@ -5,6 +5,7 @@ It looks into nothing that passes.
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -117,7 +118,10 @@ async def _pump(
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    found: socket.socket = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    found = writer.get_extra_info("socket")
+    if found is not None and not writer.is_closing():
+        # By a copy of the descriptor: not every loop lets options of its sockets be set.
+        copy = socket.socket(fileno=os.dup(found.fileno()))
+        with copy, contextlib.suppress(OSError):
+            copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     writer.transport.abort()
