@@ -38,6 +38,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     band_strikes: int | None = None
     band_percent: float | None = None
 
+    @property
+    def cuts_legs(self) -> bool:
+        """Whether it may keep some legs of a chain and others not."""
+        return (self.kind, self.band_strikes, self.band_percent) != (None, None, None)
+
     def wants(self, symbol: str) -> bool:
         """Whether the underlying, chain or contract of that symbol id is wanted.
 

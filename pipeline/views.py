@@ -25,7 +25,7 @@ class Columns(Mapping[str, NDArray[Any]]):
 
     __slots__ = ("_buffers", "_length", "_made", "_rows")
 
-    def __init__(self, buffers: Mapping[str, memoryview], length: int, rows: Rows | None) -> None:
+    def __init__(self, buffers: Mapping[str, bytes], length: int, rows: Rows | None) -> None:
         self._buffers, self._length, self._rows = buffers, length, rows
         self._made: dict[str, NDArray[Any]] = {}
 
