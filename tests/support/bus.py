@@ -96,9 +96,7 @@ async def silence(consumer: Consumer) -> None:
 
 async def ended(task: "asyncio.Future[Any]") -> None:
     """A task that is not awaited any more."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-        await task
+    await cancel(asyncio.ensure_future(task))
 
 
 async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> list[Entry]:
