@@ -10,7 +10,7 @@ from datetime import date
 from pipeline import frames, latest
 from pipeline.clock import SECOND_NS, expiry_ns
 from pipeline.entries import Entry
-from pipeline.errors import DecodeError
+from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.frames import Position
 from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
@@ -18,7 +18,7 @@ from pipeline.models import (
     ChainHeader,
     market_snapshot,
 )
-from pipeline.runtime import Context, run
+from pipeline.runtime import Context, jittered, pause, run
 from pipeline.streams import Consumer
 
 BATCH = 16
@@ -75,13 +75,16 @@ async def _publish_shard(context: Context, shard: int) -> None:
         with telemetry.span("publish", (entry.traceparent for entry in batch)):
             for entry in newest_of_each(batch):
                 try:
-                    keys = await _write(context, shard, entry, speakers)
+                    keys = await _until_written(context, shard, entry, speakers)
                 except DecodeError as error:
                     await consumer.dead_letter(entry, "undecodable", str(error))
-                else:
-                    written.add(keys)
-                    live.add(keys)
-            await consumer.ack(batch)
+                    continue
+                if keys is None:
+                    break
+                written.add(keys)
+                live.add(keys)
+            else:
+                await consumer.ack(batch)
         record_age((context.clock.now_ns() - batch[-1].ts) / 1e9)
     await consumer.close()
 
@@ -94,6 +97,30 @@ def newest_of_each(batch: list[Entry]) -> list[Entry]:
         if other is None or (entry.ts, entry.seq) > (other.ts, other.seq):
             newest[entry.type, entry.key] = entry
     return list(newest.values())
+
+
+async def _until_written(
+    context: Context, shard: int, entry: Entry, speakers: Speakers
+) -> int | None:
+    """Write an entry, waiting while Redis is away; None where it still is when stopping.
+
+    Then the batch stays pending, and comes again after the next start.
+    """
+    telemetry, stopping = context.telemetry, context.stopping
+    attempt = 0
+    while True:
+        try:
+            keys = await _write(context, shard, entry, speakers)
+        except BusUnavailable as error:
+            telemetry.set_state("degraded", str(error))
+        else:
+            if attempt:
+                telemetry.set_state("draining" if stopping.is_set() else "ready")
+            return keys
+        if stopping.is_set():
+            return None
+        await pause(stopping, jittered(attempt))
+        attempt += 1
 
 
 async def _write(context: Context, shard: int, entry: Entry, speakers: Speakers) -> int:
