@@ -20,6 +20,10 @@ from workers.simulator.market import Market
 # With three shards, by crc32: the first and the last share one, the others have one each.
 UNDERLYINGS = ("NIFTY", "BANKNIFTY", "FINNIFTY", "SENSEX")
 SHARDS = 3
+# One for each of six shards, and one more: some are unknown to the simulator, and any chain serves.
+UNDERLYINGS_OF_SIX = (
+    *("NIFTY", "NIFTYNXT50", "BANKNIFTY", "MIDCPNIFTY", "FINNIFTY", "SBIN", "SENSEX"),
+)
 STRIKES = 20  # two legs each
 INSTANTS = 8
 APART_NS = 60 * SECOND_NS
@@ -43,17 +47,19 @@ class Chains(msgspec.Struct, frozen=True):
 
     def _entry(self, text: bytes, ts_ingest: int) -> NewEntry:
         context = dhan.request_context(
-            dhan.UNDERLYINGS[self.underlying], self.expiry, provider="simulator"
+            dhan.UNDERLYINGS.get(self.underlying) or _stock(self.underlying),
+            self.expiry,
+            provider="simulator",
         )
         return raw_entry(RAW_CHAIN_TYPE, context, text, ts_ingest)
 
 
-def write(path: Path) -> int:
+def write(path: Path, underlyings: tuple[str, ...] = UNDERLYINGS) -> int:
     """Make the chains of every underlying; gives the legs of one."""
     market, now = Market(1), Clock().now_ns()
     made = []
-    for name in UNDERLYINGS:
-        underlying = exchange.BY_NAME[name]
+    for name in underlyings:
+        underlying = exchange.BY_NAME.get(name, exchange.BY_NAME[UNDERLYINGS[0]])
         expiry = exchange.expiries(underlying, now)[1]
         times = [now - place * APART_NS for place in range(INSTANTS)]
         texts = [answers.chain(market.chain(underlying, expiry, ts)).encode() for ts in times]
@@ -65,6 +71,10 @@ def write(path: Path) -> int:
 def read(path: Path) -> list[Chains]:
     """The chains that were made."""
     return msgspec.msgpack.decode(path.read_bytes(), type=list[Chains])
+
+
+def _stock(name: str) -> dhan.DhanUnderlying:
+    return dhan.DhanUnderlying(name, 1, "NSE_EQ", "NSE")
 
 
 def _middle(text: bytes) -> bytes:

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from pipeline import migrations
 from pipeline.config import Settings
 from pipeline.database import Database
-from pipeline.runtime import cancel
+from pipeline.runtime import Redis, cancel, connect
 from pipeline.topics import Topics
 from stockify import plan, warm
 from stockify.bench.faults import chains, feeder
@@ -47,15 +47,15 @@ ASK_S = 2.0
 class Rig:
     """The running pipeline, and what is known of it; made by `running`."""
 
-    def __init__(self, directory: Path, settings: Settings, valkey: Member, rate: float) -> None:
+    def __init__(
+        self, directory: Path, settings: Settings, valkey: Member | None, rate: float
+    ) -> None:
         self.directory = directory
         self.settings = settings
-        self.redis_port = urlsplit(settings.redis_url).port or 0
-        self.valkey = valkey
-        self.topics = Topics(settings.shards)
-        self.redis = redis_client.Redis.from_url(
-            settings.redis_url, socket_timeout=ASK_S, socket_connect_timeout=ASK_S
-        )
+        self.redis_port = urlsplit(settings.redis_urls()[0]).port or 0
+        self._valkey = valkey
+        self.topics = Topics(settings.shards, settings.redis_cluster)
+        self.redis = _client(settings)
         self._reached = settings
         self.workers: list[Member] = []
         self.feeder: Member | None = None
@@ -67,11 +67,21 @@ class Rig:
         self.progress = Progress(self._journal, self._database, self.redis, self.topics)
         self.books = Books(self.progress, self._database, self.redis, self.topics)
 
+    @property
+    def valkey(self) -> Member:
+        """The one server of the bus. Raises RuntimeError on a cluster."""
+        if self._valkey is None:
+            raise RuntimeError("a cluster is not one server")
+        return self._valkey
+
     async def open(self) -> None:
         """Make the tables and what to feed, and follow what comes out."""
         await migrations.migrate(self.settings.database_url)
         await self._database.open()
-        chains.write(self._order.chains)
+        is_cluster = self.settings.redis_cluster
+        chains.write(
+            self._order.chains, chains.UNDERLYINGS_OF_SIX if is_cluster else chains.UNDERLYINGS
+        )
         self._following = asyncio.create_task(self.progress.follow())
 
     async def close(self) -> None:
@@ -226,36 +236,62 @@ async def running(directory: Path, rate: float) -> AsyncIterator[Rig]:
     """A whole rig under that directory, fed at `rate` entries/s once it is told to; all of it is
     stopped afterwards.
     """
+    await prepare(directory)
+    ports = plan.Ports()
+    valkey = Valkey(directory / "valkey", ports.free(), secrets.token_urlsafe(24))
+    settings = Settings(redis_url=valkey.url, shards=chains.SHARDS)
+    launch = valkey.prepare(plan.environment(settings, "rig"))
+    server = Member("valkey", launch, directory / "valkey.log")
+    try:
+        await server.start()
+        async with at_work(directory, settings, server, rate) as rig:
+            yield rig
+    finally:
+        await server.stop()
+
+
+async def prepare(directory: Path) -> None:
+    """Let the engines into the directory, and compile what is not."""
     os.chmod(directory, 0o755)  # noqa: S103 - an engine may run as another user than root
     for role in warm.cold_roles():
         filling = warm.launch(role)
         await asyncio.to_thread(subprocess.run, filling.argv, env=dict(filling.env), check=True)
-    ports = plan.Ports()
-    valkey = Valkey(directory / "valkey", ports.free(), secrets.token_urlsafe(24))
-    postgres = Postgres(directory / "postgres", ports.free(), system_root=directory / "no-system")
-    settings = Settings(
-        redis_url=valkey.url,
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    directory: Path, redis: Settings, valkey: Member | None, rate: float
+) -> AsyncIterator[Rig]:
+    """A rig on a Redis that has been started, `valkey` where it is one server of ours."""
+    port = plan.Ports().free()
+    postgres = Postgres(directory / "postgres", port, system_root=directory / "no-system")
+    settings = msgspec.structs.replace(
+        redis,
         database_url=postgres.url,
-        shards=chains.SHARDS,
         state_dir=str(directory / "state"),
         storage_max_age_ms=STORAGE_MAX_AGE_MS,
     )
-    environment = plan.environment(settings, "rig")
-    engines = [
-        Member("valkey", valkey.prepare(environment), directory / "valkey.log"),
-        Member("postgres", postgres.prepare(environment), directory / "postgres.log"),
-    ]
-    rig = Rig(directory, settings, engines[0], rate)
+    launch = postgres.prepare(plan.environment(settings, "rig"))
+    engine = Member("postgres", launch, directory / "postgres.log")
+    rig = Rig(directory, settings, valkey, rate)
     try:
-        await asyncio.gather(*(engine.start() for engine in engines))
+        await engine.start()
         await rig.until(postgres.is_ready, START_S, "Postgres to be up")
-        await rig.until(rig.redis.ping, START_S, "Valkey to be up")
+        await rig.until(rig.redis.ping, START_S, "Redis to be up")
         await rig.open()
         await rig.start_workers()
         yield rig
     finally:
         await rig.close()
-        await asyncio.gather(*(engine.stop() for engine in engines))
+        await engine.stop()
+
+
+def _client(settings: Settings) -> Redis:
+    if settings.redis_cluster:
+        return connect(settings, retries=0, name="rig")
+    return redis_client.Redis.from_url(
+        settings.redis_url, socket_timeout=ASK_S, socket_connect_timeout=ASK_S
+    )
 
 
 def _have_advanced(before: Positions, now: Positions, shards: Topics) -> bool:
