@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from pipeline import topics
 from pipeline.compatibility import Level
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 async def announce(context: Context, types: Sequence[str | Schema]) -> None:
-    """Register what a worker is about to write, waiting while Redis is away.
+    """Register what a worker is about to write, waiting while Redis is away or full.
 
     Types of ours by name, others as schemas. Raises SchemaConflict, which is logged in a line of
     its own.
@@ -73,6 +73,8 @@ async def announce(context: Context, types: Sequence[str | Schema]) -> None:
     while not context.stopping.is_set():
         try:
             await register(context.redis, schemas)
+        except OutOfMemoryError:
+            context.telemetry.set_state("starting", "Redis is full: nothing can be registered")
         except AWAY as error:
             context.telemetry.set_state("starting", f"Redis is away: {type(error).__name__}")
         except SchemaConflict as error:
@@ -96,7 +98,7 @@ async def announce_type(
     """Register what a stream of your own holds; gives the `type` that its entries carry.
 
     `data` is the type of field `data`, any that msgspec encodes; `level` what its later versions
-    will owe the earlier ones, chosen once for the subject. Waits while Redis is away. Raises
+    will owe the earlier ones, chosen once for the subject. Waits as `announce` does. Raises
     SchemaConflict, ValueError for an impossible subject, version or level.
     """
     schema = schema_of(subject, version, data, level=level, says=says)
@@ -212,13 +214,16 @@ async def _add(
 
 async def _claimed(redis: Redis, subject: str, version: int, text: str) -> int:
     """The id of a text, claimed in the index where it was not yet."""
-    own = claim(subject, version, text)
+    own = claim(subject, version, text).encode()
     wanted = ids(subject, version, text)
     while True:
         number = next(wanted)
-        if await redis.hsetnx(topics.SCHEMA_IDS, str(number), own):
-            return number
-        if await redis.hget(topics.SCHEMA_IDS, str(number)) == own.encode():
+        held = await redis.hget(topics.SCHEMA_IDS, str(number))
+        if held is None:  # a full Redis refuses every writing call, also one that changes nothing
+            if await redis.hsetnx(topics.SCHEMA_IDS, str(number), own.decode()):
+                return number
+            held = await redis.hget(topics.SCHEMA_IDS, str(number))
+        if held == own:
             return number
 
 

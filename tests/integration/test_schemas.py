@@ -259,6 +259,22 @@ async def test_ingest_ends_on_a_conflict(valkey: str) -> None:
             await ingest.ingest(context)
 
 
+async def test_full_redis_is_waited_for_unless_everything_is_registered(valkey: str) -> None:
+    async with bus.context(valkey) as context:
+        await schemas.announce(context, schemas.RAW_TYPES)
+        try:
+            await context.redis.config_set("maxmemory", 1)
+            await asyncio.wait_for(schemas.announce(context, schemas.RAW_TYPES), 15)
+            waiting = asyncio.create_task(schemas.announce(context, schemas.ENRICHED_TYPES))
+            async with asyncio.timeout(15):
+                while "Redis is full" not in context.telemetry.reason:
+                    await asyncio.sleep(0.02)
+        finally:
+            await context.redis.config_set("maxmemory", 0)
+        await asyncio.wait_for(waiting, 15)
+        assert len(await Registry(context.redis).subjects()) == 4
+
+
 async def test_worker_waits_for_a_redis_that_is_away_until_it_is_stopped() -> None:
     async with bus.context("redis://127.0.0.1:1/0") as context:
         waiting = asyncio.create_task(schemas.announce(context, schemas.RAW_TYPES))
