@@ -16,7 +16,7 @@ from pipeline.entries import Appended, Entry, NewEntry
 from pipeline.streams import scripts, tally
 from pipeline.streams.leases import Membership
 from pipeline.streams.links import Link, is_lost_group
-from pipeline.streams.scripts import Argument
+from pipeline.streams.wire import Argument
 from pipeline.telemetry import Telemetry
 
 UntilDone = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]

@@ -26,6 +26,7 @@ from pipeline.cluster import Nodes
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable
 from pipeline.runtime import Redis, connect_to, first_url
+from pipeline.streams.wire import Wire
 
 # Errors after which the same call may succeed on another connection, perhaps to another server.
 AWAY = (
@@ -56,6 +57,7 @@ class Link:
         self._name = name
         self._nodes = Nodes(settings.redis_urls()) if settings.redis_cluster else None
         self._client: Redis | None = None
+        self._wire: Wire | None = None
         self._opening = asyncio.Lock()  # several tasks of a worker may ask at once
         self.identity: Identity | None = None
         self.generation = 0
@@ -70,12 +72,28 @@ class Link:
         async with self._opening:
             return self._client or await self._open()
 
-    async def drop(self) -> None:
-        """Close the connection; the next one is a new one.
+    async def wire(self) -> Wire:
+        """The connection for calls of the data path, and from then on for nothing else.
 
-        Whoever waits for an answer on it, or to send on it, gets one of AWAY.
+        Raises BusUnavailable where none can be had, and ConnectionError where it has just ended.
         """
+        async with self._opening:
+            client = self._client or await self._open()
+            if self._wire is None:
+                self._wire = Wire(client)
+            return self._wire
+
+    async def drop(self, wire: Wire | None = None) -> None:
+        """Close the connection, or do nothing where it is not the one of that wire any more.
+
+        The next one is a new one. Whoever waits for an answer, or to send, gets one of AWAY.
+        """
+        if wire is not None and wire is not self._wire:
+            return
         client, self._client = self._client, None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abort()
         if client is not None:
             self.generation += 1
             with contextlib.suppress(RedisError, OSError):

@@ -18,8 +18,7 @@ from redis.exceptions import NoScriptError
 from pipeline.entries import NewEntry
 from pipeline.runtime import Redis
 from pipeline.streams import tally
-
-Argument = str | int | bytes
+from pipeline.streams.wire import Argument, Wire
 
 
 class Script:
@@ -35,6 +34,15 @@ class Script:
             return await client.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             return await client.eval(self.text, len(keys), *keys, *arguments)
+
+    async def call_over(
+        self, wire: Wire, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        """As `call`; it is sent before anything else can run."""
+        try:
+            return await wire.call("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await wire.call("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 def block(entry: NewEntry, *, counted: bool = True) -> list[Argument]:
@@ -109,9 +117,11 @@ local function add(stream, epoch, seq, at, source)
 end
 """
 
-# Append entries. KEYS: stream, sequence, tally. ARGV: the epoch the caller knows ('' for none),
-# blocks. Gives the epoch and where each came to stand: id, seq. Under another epoch than the known
-# one nothing is written and the answer is the error EPOCH.
+# Append entries. KEYS: stream, sequence, tally. ARGV: the epoch the caller knows ('' for none), the
+# call that must be the last one before this ('' where none is under way), this call, blocks.
+# Gives the epoch and where each came to stand: id, seq. Under another epoch than the known one
+# nothing is written and the answer is the error EPOCH. Behind a call that was refused it is GAP, so
+# that calls keep their order though they are sent without waiting.
 APPEND = Script(
     IDS
     + EPOCH
@@ -120,12 +130,16 @@ APPEND = Script(
 local epoch, retired = epoch_of(KEYS[1], KEYS[2])
 if retired then return redis.error_reply(RETIRED) end
 if ARGV[1] ~= '' and ARGV[1] ~= epoch then return redis.error_reply('EPOCH ' .. epoch) end
-local blocks, at = {}, 2
+if ARGV[2] ~= '' and ARGV[2] ~= redis.call('HGET', KEYS[2], 'last_call') then
+  return redis.error_reply('GAP the call before was refused')
+end
+local blocks, at = {}, 4
 while at <= #ARGV do
   blocks[#blocks + 1] = at
   at = at + 1 + tonumber(ARGV[at])
 end
 local seq = redis.call('HINCRBY', KEYS[2], 'seq', #blocks) - #blocks
+redis.call('HSET', KEYS[2], 'last_call', ARGV[3])
 local places = {}
 for i, block in ipairs(blocks) do
   places[i] = {add(KEYS[1], epoch, seq + i, block), seq + i}
@@ -148,7 +162,6 @@ SETTLE = Script(
     + _ADD
     + """
 local epoch, retired = epoch_of(KEYS[1], KEYS[2])
-if retired then return redis.error_reply(RETIRED) end
 local began = tonumber(redis.call('HGET', KEYS[2], 'epoch_seq') or 0)
 local wanted, missing, at = {}, 0, 3
 local order = {}
@@ -180,6 +193,7 @@ while missing > 0 do
     high = '(' .. entry[1]
   end
 end
+if retired and missing > 0 then return redis.error_reply(RETIRED) end
 local places = {}
 for i, want in ipairs(order) do
   if not want.place then

@@ -1,5 +1,6 @@
 """What producers append: numbered entries, and one where the answer was lost."""
 
+import asyncio
 import os
 import signal
 
@@ -61,3 +62,72 @@ async def test_loss_of_a_stream_is_said_once_and_then_it_is_written_to(
         assert [place.seq for place in after] == [2, 3]
         assert {place.epoch for place in after} != {before.epoch}
         assert await context.redis.xlen(stream) == 2
+
+
+async def test_calls_made_without_waiting_stand_in_their_order(server: Target, stream: str) -> None:
+    async with bus.context(server.url) as context:
+        producer = Producer(context.settings, "producer")
+        await producer.append(stream, bus.entry(0))
+        batches = [[bus.entry(3 * n + k) for k in (1, 2, 3)] for n in range(8)]
+        places = await asyncio.gather(*(producer.append_many(stream, batch) for batch in batches))
+        await producer.close()
+        assert [place.seq for batch in places for place in batch] == list(range(2, 26))
+        written = [fields[b"id"] for _, fields in await context.redis.xrange(stream)]
+        assert written == [b"id-%d" % number for number in range(25)]
+
+
+async def test_call_behind_a_refused_one_writes_nothing(
+    own_server: servers.RedisServer, stream: str
+) -> None:
+    async with bus.context(own_server.url) as context:
+        producer = Producer(context.settings, "producer")
+        await producer.append(stream, bus.entry(0))
+        wire = await producer._line(stream).link.wire()
+        await context.redis.config_set("maxmemory", 1)
+        refused = asyncio.ensure_future(producer.append(stream, bus.entry(1)))
+        await asyncio.sleep(0)
+        room = wire.call("CONFIG", "SET", "maxmemory", 0)
+        behind = asyncio.ensure_future(producer.append(stream, bus.entry(2)))
+        for call, reason in ((refused, "memory"), (behind, "the call before")):
+            with pytest.raises(BusUnavailable, match=reason):
+                await call
+        assert await room == b"OK"
+        after = [await producer.append(stream, bus.entry(number)) for number in (1, 2)]
+        await producer.close()
+        assert [place.seq for place in after] == [2, 3]
+        assert await context.redis.xlen(stream) == 3
+
+
+async def test_calls_under_way_on_a_lost_connection_are_settled_in_order(
+    server: Target, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        producer = Producer(context.settings, "producer")
+        await producer.append(stream, bus.entry(0))
+        identity = producer._line(stream).link.identity
+        assert identity is not None
+        calls = [
+            asyncio.ensure_future(producer.append_many(stream, [bus.entry(n), bus.entry(n + 1)]))
+            for n in (1, 3, 5)
+        ]
+        await asyncio.sleep(0)
+        await producer._line(stream).link.drop()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, OutcomeUnknown) for outcome in outcomes)
+        places = [
+            await producer.settle(stream, [bus.entry(n), bus.entry(n + 1)]) for n in (1, 3, 5)
+        ]
+        await producer.close()
+        assert [place.seq for batch in places for place in batch] == list(range(2, 8))
+        assert await context.redis.xlen(stream) == 7
+
+
+async def test_lost_script_is_sent_again(own_server: servers.RedisServer, stream: str) -> None:
+    async with bus.context(own_server.url) as context:
+        producer = Producer(context.settings, "producer")
+        await producer.append(stream, bus.entry(0))
+        await context.redis.script_flush()
+        calls = (producer.append(stream, bus.entry(n)) for n in (1, 2, 3))
+        places = await asyncio.gather(*calls)
+        await producer.close()
+        assert [place.seq for place in places] == [2, 3, 4]
