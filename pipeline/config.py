@@ -76,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, _says("seconds for which is known what was appended by minute")
     ] = 172_800
     max_attempts: Annotated[int, _says("deliveries after which an entry is a dead letter")] = 5
+    lease_ms: Annotated[int, _says("silence after which a shard goes to another")] = 3_000
     claim_idle_ms: Annotated[int, _says("idle time after which a pending entry is reclaimed")] = (
         15_000
     )

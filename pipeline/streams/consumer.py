@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from pipeline import topics
 from pipeline.entries import Appended, Entry, NewEntry, decode_entry
@@ -21,7 +21,7 @@ from pipeline.runtime import Context, cancel, jittered, pause
 from pipeline.streams import groups
 from pipeline.streams.groups import Card
 from pipeline.streams.in_work import InWork
-from pipeline.streams.leases import BEAT_S, STAND_BY_S, Membership
+from pipeline.streams.leases import Membership
 from pipeline.streams.links import AWAY, Identity, Link, is_lost_group, kill
 from pipeline.streams.pending import Pending
 
@@ -69,7 +69,9 @@ class Consumer:
         self._reading = Link(context.settings, stream, f"{context.name}-reader")
         self._calling = Link(context.settings, stream, context.name)
         instance = f"{context.name}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self._member = Membership(stream, group, instance, exclusive=exclusive)
+        self._member = Membership(
+            stream, group, instance, exclusive=exclusive, lease_ms=context.settings.lease_ms
+        )
         self._beats: asyncio.Task[None] | None = None
         self._beaten = asyncio.Lock()
         self._told: Identity | None = None  # the reading connection that the lease speaks of
@@ -131,6 +133,11 @@ class Consumer:
                 entries = await self._next(count, block_ms)
             except (*AWAY, BusUnavailable) as error:
                 await self._drop(error)
+                await pause(self._stopping, jittered(attempt))
+                attempt += 1
+                continue
+            except OutOfMemoryError:  # a beat cannot be written; what was read can wait
+                self._telemetry.set_state("degraded", "Redis is out of memory")
                 await pause(self._stopping, jittered(attempt))
                 attempt += 1
                 continue
@@ -246,7 +253,7 @@ class Consumer:
             if before is not None and before != self._told:
                 await kill(await self._calling.client(), before)
         if not self._member.owns:
-            await pause(self._stopping, STAND_BY_S)
+            await pause(self._stopping, self._member.next_beat_s)
             return []
         if self._pending is not None:
             return await self._read_pending(self._pending, count)
@@ -319,7 +326,7 @@ class Consumer:
     async def _keep_beating(self) -> None:
         next_reap = time.monotonic() + REAP_S
         while True:
-            await asyncio.sleep(BEAT_S if self._member.owns else STAND_BY_S)
+            await asyncio.sleep(self._member.next_beat_s)
             try:
                 await self._beat()
                 if time.monotonic() >= next_reap:
@@ -373,9 +380,7 @@ class Consumer:
                 await self._drop(error)
                 if self._stopping.is_set() and attempt > 5:
                     raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
-            except ResponseError as error:
-                if not str(error).startswith("OOM"):
-                    raise
+            except OutOfMemoryError:
                 self._telemetry.set_state("degraded", "Redis is out of memory")
             else:
                 if attempt:

@@ -15,9 +15,8 @@ from pipeline import topics
 from pipeline.runtime import Redis
 from pipeline.streams.scripts import Script
 
-TTL_MS = 3_000  # a member that has not told of itself for so long is taken for dead
-BEAT_S = 1.0
-STAND_BY_S = 0.5  # how often one that waits for the lease asks: with the TTL, well under 5 s
+BEATS = 3  # in the time of a lease: two may get lost
+ASKS = 6  # of one that stands by in that time: with the lease itself, well under twice as long
 
 _LIVE = """
 local t = redis.call('TIME')
@@ -138,9 +137,12 @@ class Beat(msgspec.Struct, frozen=True):
 class Membership:
     """A member of a group on one stream; `instance` tells it from every other, also of its name."""
 
-    def __init__(self, stream: str, group: str, instance: str, *, exclusive: bool) -> None:
+    def __init__(
+        self, stream: str, group: str, instance: str, *, exclusive: bool, lease_ms: int
+    ) -> None:
         self._stream, self._group, self._instance = stream, group, instance
         self._exclusive = exclusive
+        self._lease_ms = lease_ms
         self._keys = (topics.lease(stream, group), stream, topics.sequence(stream))
         self.slot = ""
         self.fence = ""
@@ -149,6 +151,11 @@ class Membership:
     def name(self) -> str:
         """The consumer name; empty before the first beat."""
         return f"{self._group}-{self.slot}" if self.slot else ""
+
+    @property
+    def next_beat_s(self) -> float:
+        """How long until it should tell of itself again."""
+        return self._lease_ms / 1_000 / (BEATS if self.owns else ASKS)
 
     @property
     def claim(self) -> str:
@@ -166,7 +173,7 @@ class Membership:
         `reader` is its reading connection, which a successor will end.
         """
         arguments = (
-            *(self._group, self._instance, self.slot, TTL_MS),
+            *(self._group, self._instance, self.slot, self._lease_ms),
             *("1" if self._exclusive and wants else "0", self.fence, reader),
         )
         answer: list[Any] = await _BEAT.call(client, self._keys, arguments)
@@ -198,5 +205,5 @@ class Membership:
 
     async def reap(self, client: Redis) -> list[str]:
         """Remove members of the group that are dead and hold nothing; gives their names."""
-        gone = await _REAP.call(client, self._keys[:2], (self._group, TTL_MS))
+        gone = await _REAP.call(client, self._keys[:2], (self._group, self._lease_ms))
         return [name.decode() for name in gone]

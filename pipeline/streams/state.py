@@ -12,8 +12,9 @@ import msgspec
 from pipeline import topics
 from pipeline.runtime import Redis
 from pipeline.streams.groups import Card, decode_card
-from pipeline.streams.leases import TTL_MS
 from pipeline.streams.scripts import Script
+
+MOST_HELD_S = 60.0  # a lease that lasts longer is of a clock that was put back
 
 _PENDING_LOOKED_AT = 1_000  # of pending entries that are gone from the stream: more is as bad
 
@@ -208,7 +209,7 @@ def _group(flat: list[Any], now_ms: int, head_seq: int, offset: int | None) -> G
         behind = int(entries_read) + offset
     missed = max(0, delivered - behind) if behind is not None and head_seq else 0
     holds_s = (int(until) - now_ms) / 1_000 if until else 0.0
-    is_held = 0 < holds_s * 1_000 <= 2 * TTL_MS  # further off: of a clock that was put back
+    is_held = 0 < holds_s <= MOST_HELD_S
     return GroupState(
         name=name,
         is_there=is_there == "1",

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.clock import SECOND_NS
 from pipeline.database import Database
+from pipeline.entries import NewEntry
 from pipeline.errors import RowsRejected
 from pipeline.frames import encode_expiries, encode_frame
 from pipeline.models import (
@@ -22,7 +23,6 @@ from pipeline.models import (
     Expiries,
 )
 from pipeline.runtime import Context
-from pipeline.streams import NewEntry
 from tests.support import bus, chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import arrived, write

@@ -12,9 +12,10 @@ import psycopg
 
 from pipeline import config
 from pipeline.config import Settings
+from pipeline.entries import NewEntry
 from pipeline.frames import encode_frame
 from pipeline.models import ENRICHED_CHAIN_TYPE
-from pipeline.streams import NewEntry, Producer
+from pipeline.streams import Producer
 from pipeline.topics import Topics
 from tests.support import bus, chains
 from tests.support.storing import arrived

@@ -18,7 +18,7 @@ from pipeline.topics import Topics
 
 @contextlib.asynccontextmanager
 async def context(url: str, name: str = "tester", **settings: Any) -> AsyncIterator[Context]:
-    chosen = Settings(redis_url=url, **{"claim_idle_ms": 200, **settings})
+    chosen = Settings(redis_url=url, **{"claim_idle_ms": 200, "lease_ms": 600, **settings})
     if len(chosen.redis_urls()) > 1:
         chosen = msgspec.structs.replace(chosen, redis_cluster=True)
     telemetry = Telemetry(name, chosen)

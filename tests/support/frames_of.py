@@ -46,7 +46,11 @@ def frame_of(entry: NewEntry) -> bytes:
         seq=1,
         epoch="",
         attempts=1,
-        **{name: getattr(entry, name) for name in NewEntry.__struct_fields__},
+        **{
+            name: getattr(entry, name)
+            for name in NewEntry.__struct_fields__
+            if name in Entry.__struct_fields__
+        },
     )
     result, _legs = processor.derive(read, te=1, rate=0.065, greeks="all", traceparent="")
     return result.data
