@@ -29,7 +29,8 @@ Found = tuple[str, str, Count]  # verdict, where, by what
 class Shard(msgspec.Struct, frozen=True):
     """What was counted of one shard: in Redis before and after Postgres was read, and there.
 
-    `stored` has what was received in a minute as Postgres holds it, revisions of one entry as one.
+    What is the same before and after stood still in between. `stored` has what was received in a
+    minute as Postgres holds it, revisions of one entry as one.
     """
 
     number: int
@@ -149,12 +150,16 @@ def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:
     for group, count in raw.tally.again.get(bucket, {}).items():
         again = again if group == PROCESSOR else again.plus(count)
     stored = shard.stored.get(bucket[0], NONE) if bucket[1] == STORED_KIND else None
-    found = _first_hop(raw, bucket, raw_count.plus(again).less(raw_dead), enriched_count, is_first)
-    if stored is not None:
-        wanted = enriched_count.less(again).less(enriched_dead)
-        exact_contracts = again.n == 0 and (enriched_dead.n == 0 or enriched_dead.c > 0)
-        moving = _is_moving(shard, bucket)
-        found = _together(found, _second_hop(wanted, stored, moving, exact_contracts))
+    appended = raw_count.plus(again).less(raw_dead)
+    found: Found = (IN_FLIGHT, "", NONE)
+    if not _is_moving(shard, bucket):
+        found = _first_hop(raw, bucket, appended, enriched_count, is_first)
+        if stored is not None and bucket not in enriched.unfinished:
+            wanted = enriched_count.less(again).less(enriched_dead)
+            exact_contracts = again.n == 0 and (enriched_dead.n == 0 or enriched_dead.c > 0)
+            found = _together(found, _second_hop(wanted, stored, exact_contracts))
+        elif stored is not None:
+            found = _together(found, (IN_FLIGHT, "", NONE))
     verdict, where, off = found
     waiting = (stage.unfinished.get(bucket, NONE).n for stage in shard.before)
     return Line(
@@ -177,10 +182,8 @@ def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:
 def _first_hop(
     raw: Stage, bucket: Bucket, appended: Count, enriched: Count, is_first: bool
 ) -> Found:
-    """Raw against enriched. Both are of one instant, so what is unfinished is taken off exactly."""
+    """Raw against enriched, of a minute that stood still: what is unfinished is taken off."""
     unfinished = raw.unfinished.get(bucket, NONE)
-    if not raw.is_whole and bucket[0] >= _first_unfinished(raw):
-        return IN_FLIGHT, "", NONE
     off = enriched.less(appended.less(unfinished))
     if off.n > 0:
         return (CLEAN, "", NONE) if is_first else (DOUBLE, ENRICHED, off)
@@ -191,10 +194,8 @@ def _first_hop(
     return (IN_FLIGHT if unfinished.n else CLEAN), "", NONE
 
 
-def _second_hop(wanted: Count, stored: Count, moving: bool, exact_contracts: bool) -> Found:
+def _second_hop(wanted: Count, stored: Count, exact_contracts: bool) -> Found:
     """Enriched against Postgres, where nothing of that minute is on its way."""
-    if moving:
-        return IN_FLIGHT, "", NONE
     off = stored.less(wanted)
     if off.n < 0:
         return MISSING, POSTGRES, off
@@ -215,17 +216,22 @@ def _together(first: Found, second: Found) -> Found:
 
 
 def _is_moving(shard: Shard, bucket: Bucket) -> bool:
-    """Whether storage may have worked on that minute while Postgres was read."""
-    raw, enriched = shard.before
-    if bucket in enriched.unfinished:
-        return True
-    if not enriched.is_whole and bucket[0] >= _first_unfinished(enriched):
-        return True
+    """Whether that minute was worked on while everything was read, or may have been."""
     return any(
-        before.tally.counted.get(bucket) != after.tally.counted.get(bucket)
-        or before.tally.dead.get(bucket) != after.tally.dead.get(bucket)
-        or before.tally.again.get(bucket) != after.tally.again.get(bucket)
-        for before, after in zip((raw, enriched), shard.after, strict=True)
+        not stage.is_whole and bucket[0] >= _first_unfinished(stage) for stage in shard.before
+    ) or any(
+        _of(before, bucket) != _of(after, bucket)
+        for before, after in zip(shard.before, shard.after, strict=True)
+    )
+
+
+def _of(stage: Stage, bucket: Bucket) -> tuple[object, ...]:
+    tally = stage.tally
+    return (
+        tally.counted.get(bucket),
+        tally.dead.get(bucket),
+        tally.again.get(bucket),
+        stage.unfinished.get(bucket),
     )
 
 

@@ -1,6 +1,6 @@
 """Gathers what `pipeline.audit` compares: the tallies of every shard, and Postgres between them.
 
-Redis is read before and after Postgres, so that a minute in which storage was at work meanwhile is
+Redis is read before and after Postgres, so that a minute in which anything was at work meanwhile is
 known for one; a fault is believed when it is still there on reading again.
 """
 
@@ -16,7 +16,7 @@ from pipeline.audit import PROCESSOR, STORAGE, Line, Report, Shard
 from pipeline.clock import to_datetime
 from pipeline.database import Database
 from pipeline.runtime import Redis
-from pipeline.streams.tallies import NONE, Count, Stage, read_stages
+from pipeline.streams.tallies import NONE, Count, Stage, read_stage
 from pipeline.streams.tally import MINUTE_NS
 from pipeline.topics import Topics
 
@@ -77,14 +77,13 @@ class Auditor:
         return audit.with_doubles(report, doubles) if doubles else report
 
     async def _stages(self) -> list[tuple[Stage, Stage]]:
-        found = []
-        for number in range(self._topics.shards):
-            raw, enriched = await read_stages(
-                self._redis,
-                ((self._topics.raw(number), PROCESSOR), (self._topics.enriched(number), STORAGE)),
+        return [
+            (
+                await read_stage(self._redis, self._topics.raw(number), PROCESSOR),
+                await read_stage(self._redis, self._topics.enriched(number), STORAGE),
             )
-            found.append((raw, enriched))
-        return found
+            for number in self._shards()
+        ]
 
     async def _stored(self, first: int, last: int) -> list[dict[int, Count]]:
         """Of each shard what Postgres holds, by minute."""

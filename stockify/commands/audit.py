@@ -105,7 +105,8 @@ def sentences(report: Report) -> list[str]:
     if not report.lines:
         return ["nothing to judge: no entry of that interval is in the tallies"]
     parts = [
-        f"{found['entries']:,} entries of {found['minutes']:,} minutes, "
+        f"{found['entries']:,} entries received in {found['minutes']:,} "
+        f"{'minute' if found['minutes'] == 1 else 'minutes'}, "
         f"{found['contracts']:,} contracts, {found['stored']:,} chains in Postgres"
     ]
     parts += [f"{found[name]:,} {word}" for name, word in _ASIDE if found[name]]

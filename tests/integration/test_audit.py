@@ -215,7 +215,9 @@ async def test_command_exits_1_with_a_table_and_0_with_a_line(
         await store_all(context, 3)
         code, said = await asyncio.to_thread(run)
         assert (code, said.count("\n")) == (0, 1), said
-        assert said.startswith("clean: 3 entries of 1 minutes, 30 contracts, 3 chains in Postgres")
+        assert said.startswith(
+            "clean: 3 entries received in 1 minute, 30 contracts, 3 chains in Postgres"
+        )
         code, said = await asyncio.to_thread(run, "--to", "2026-01-01T00:00:00Z")
         assert (code, said.startswith("nothing to judge")) == (0, True)
         with psycopg.connect(environment[1]) as connection:

@@ -183,6 +183,16 @@ def test_minute_that_went_on_while_postgres_was_read_is_in_flight() -> None:
     assert verdict(report) == ("in flight", "", 0)
 
 
+def test_minute_in_which_the_processor_worked_meanwhile_is_in_flight() -> None:
+    """Raw and enriched are read one after the other, so a difference may be of the reading."""
+    raw = stage("a", "b")
+    report = judged(raw, stage("a", c=LEGS), "a", after=(raw, stage("a", "b", c=LEGS)))
+    assert verdict(report) == ("in flight", "", 0)
+    waiting = stage("a", "b", unfinished=("b",))
+    report = judged(waiting, stage("a", "b", c=LEGS), "a", "b", after=(raw, stage("a", "b")))
+    assert verdict(report) == ("in flight", "", 0)
+
+
 def test_long_backlog_puts_all_that_came_since_in_flight() -> None:
     behind = stage("a", "b", "c", unfinished=("b",), is_whole=False)
     assert verdict(judged(behind, stage("a", c=LEGS), "a")) == ("in flight", "", 0)
@@ -220,9 +230,13 @@ def test_shards_are_judged_each_for_itself() -> None:
 
 
 def test_tally_is_read_from_its_hash() -> None:
-    flat = [b"5:chain:n", b"3", b"5:chain:h", b"99", b"5:chain:c", b"7", b"5:chain:dead:a:n", b"1"]
-    flat += [b"6:expiries:again::n", b"2", b"6:expiries:again::h", b"4", b"5:chain:dead:n", b"4"]
-    tally = parse_tally(flat)
+    tally = parse_tally(
+        {
+            **{b"5:chain:n": b"3", b"5:chain:h": b"99", b"5:chain:c": b"7"},
+            **{b"5:chain:dead:a:n": b"1", b"5:chain:dead:n": b"4"},
+            **{b"6:expiries:again::n": b"2", b"6:expiries:again::h": b"4"},
+        }
+    )
     assert tally.counted == {(5, "chain"): Count(3, 99, 7)}
     assert tally.dead == {(5, "chain"): {"a": Count(1), "": Count(4)}}
     assert tally.again == {(6, "expiries"): {"": Count(2, 4)}}
