@@ -44,6 +44,10 @@ if held ~= '' then
     how, start = 'again', parts[1]
   else
     how, start = 'epoch', '0-0'
+    -- What it had finished of the epoch that ended stays known to whoever brings back the rest.
+    if parts[3] ~= epoch then
+      redis.call('HSET', KEYS[2], 'ended|' .. group, parts[1] .. ' ' .. parts[3])
+    end
   end
 end
 redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')

@@ -329,7 +329,8 @@ class Lane:
         for following, acked in spool.acknowledged(to, stop):
             if acked is None or not standing.is_finished(acked):
                 break
-            if following.number > spool.confirmed.number and not standing.is_trimmed(acked):
+            is_sure = standing.is_trimmed(acked) or standing.is_settled(acked)
+            if following.number > spool.confirmed.number and not is_sure:
                 break
             to, stood = following, acked
         if stood is not None and to.number > spool.confirmed.number:

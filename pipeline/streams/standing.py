@@ -11,7 +11,8 @@ from pipeline.streams.scripts import EPOCH, Script
 
 # KEYS: stream, sequence, cards, cursors. Gives the epoch, the newest number, the newest id ever
 # and the oldest id there is ('' for none), and of each group that is not best effort its cursor
-# ('' for one that has none yet). A loss of the stream that nobody has noticed begins an epoch here.
+# ('' for one that has none yet) and where it stood when the epoch before ended ('' for unknown).
+# A loss of the stream that nobody has noticed begins an epoch here.
 _STANDING = Script(
     EPOCH
     + """
@@ -36,6 +37,7 @@ local finished = {}
 for group, card in pairs(cards) do
   if cjson.decode(card)['class'] ~= 'best_effort' then
     finished[#finished + 1] = cursors[group] or ''
+    finished[#finished + 1] = redis.call('HGET', KEYS[2], 'ended|' .. group) or ''
   end
 end
 return {epoch, tonumber(redis.call('HGET', KEYS[2], 'seq') or 0), newest, oldest, finished}
@@ -44,10 +46,22 @@ return {epoch, tonumber(redis.call('HGET', KEYS[2], 'seq') or 0), newest, oldest
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """How far a group has finished: up to that id, in that epoch."""
+    """How far a group has finished: up to that id in that epoch, and in the epoch that ended."""
 
     stream_id: tuple[int, int]
     epoch: str
+    ended_id: tuple[int, int] = (0, 0)
+    ended: str = ""
+
+    def is_past(self, stream_id: tuple[int, int], epoch: str) -> bool:
+        """Whether the group has finished what stood there in that epoch."""
+        if epoch == self.epoch:
+            return stream_id <= self.stream_id
+        return self.was_past(stream_id, epoch)
+
+    def was_past(self, stream_id: tuple[int, int], epoch: str) -> bool:
+        """Whether it had, when that epoch ended."""
+        return epoch == self.ended and stream_id <= self.ended_id
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -65,10 +79,16 @@ class Standing(msgspec.Struct, frozen=True):
     def is_finished(self, stands: Appended) -> bool:
         """Whether every critical group has finished the entry that stood there."""
         stream_id = numbers(stands.stream_id)
-        return all(
-            cursor.epoch == stands.epoch and stream_id <= cursor.stream_id
-            for cursor in self.cursors
-        )
+        return all(cursor.is_past(stream_id, stands.epoch) for cursor in self.cursors)
+
+    def is_settled(self, stands: Appended) -> bool:
+        """Whether every critical group had finished it when the epoch of its place ended.
+
+        Nothing takes its place in an epoch that is over.
+        """
+        stream_id = numbers(stands.stream_id)
+        had = [cursor.was_past(stream_id, stands.epoch) for cursor in self.cursors]
+        return stands.epoch != self.epoch and bool(had) and all(had)
 
     def is_trimmed(self, stands: Appended) -> bool:
         """Whether the entry that stood there, if it was never lost, has been trimmed since."""
@@ -97,7 +117,8 @@ def numbers(stream_id: str) -> tuple[int, int]:
 def _cursors(texts: Sequence[bytes]) -> tuple[Cursor, ...]:
     """The cursors; a group that has none has finished nothing."""
     found = []
-    for text in texts:
-        parts = text.decode().split(" ")
-        found.append(Cursor(numbers(parts[0]), parts[2]) if text else Cursor((0, 0), ""))
+    for now, before in zip(texts[::2], texts[1::2], strict=True):
+        stood, _, epoch = (now.decode() or "0-0  ").split(" ")[:3]
+        ended_id, _, ended = (before.decode() or "0-0").partition(" ")
+        found.append(Cursor(numbers(stood), epoch, numbers(ended_id), ended))
     return tuple(found)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from pipeline.entries import NewEntry, decode_entry
 from pipeline.errors import ConfigError
 from pipeline.runtime import Context
 from pipeline.streams import Outbox, Producer, lane
-from pipeline.streams.lane import Fate
+from pipeline.streams.offers import Fate
 from pipeline.streams.segments import EMPTY_SLOT, SLOT_BYTES, Place, Segment
 from tests.support import bus, servers
 from tests.support.conformance import Target
@@ -40,12 +40,15 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(
-    url: str, directory: Path, limit_bytes: int = ROOM
+    url: str,
+    directory: Path,
+    limit_bytes: int = ROOM,
+    route: Callable[[str, str], str] | None = None,
 ) -> AsyncIterator[tuple[Outbox, Context]]:
     async with (
         bus.context(url) as context,
         Outbox(
-            Producer(context.settings, "outbox"), directory, limit_bytes, context.telemetry
+            Producer(context.settings, "outbox"), directory, limit_bytes, context.telemetry, route
         ) as outbox,
     ):
         yield outbox, context
@@ -166,6 +169,33 @@ async def test_lost_stream_gets_back_what_no_critical_group_has_finished(
         assert await put(outbox, stream, 10) == ["appended"]
         assert await ids(context, stream) == list(range(4, 11))
         assert count(context, "entries_lost_by_server") == 0
+
+
+async def test_lost_stream_does_not_get_back_what_was_finished_a_moment_before(
+    server: Target, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "LOOK_S", FOREVER_S)  # the outbox has not seen that it is finished
+    async with opened(server.url, tmp_path) as (outbox, context):
+        reader = bus.consumer(context, stream)
+        batches = reader.batches(count=6, block_ms=50)
+        taking = asyncio.ensure_future(anext(batches))
+        while not await context.redis.exists(topics.cursors(stream)):
+            await asyncio.sleep(0.01)
+        await put(outbox, stream, *range(6))
+        entries = await taking
+        while len(entries) < 6:
+            entries += await anext(batches)
+        await reader.ack(entries[:4])
+        await context.redis.delete(stream)
+        following = asyncio.ensure_future(anext(batches))
+        while not await context.redis.exists(stream):  # the group is made again, in a new epoch
+            await asyncio.sleep(0.01)
+        await put(outbox, stream, 6)
+        await bus.until(lambda: gauge(context, "spool_entries") == 0)
+        assert await ids(context, stream) == [4, 5, 6]
+        assert (await following)[0].id == "id-4"
+        await batches.aclose()
+        await reader.close()
 
 
 async def test_loss_of_the_stream_is_made_good_before_anything_new(
@@ -293,6 +323,27 @@ async def test_stream_that_takes_nothing_does_not_hold_back_another(
         await bus.until(lambda: gauge(context, "spool_entries") == 0)
         assert outbox.trouble == ""
         assert await ids(context, f"{stream}:bad") == [0, 1]
+
+
+async def test_what_a_retired_stream_lacks_goes_to_the_one_in_its_place(
+    server: Target, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "LOOK_S", FOREVER_S)
+    async with opened(server.url, tmp_path) as (outbox, context):
+        await put(outbox, stream, 0, 1, 2)
+        await context.redis.hset(topics.sequence(stream), "retired", "1")
+        assert await put(outbox, stream, 3, 4) == ["spooled", "spooled"]
+        assert "is retired" in outbox.trouble
+    renamed = {stream: f"{stream}:new"}
+    async with opened(server.url, tmp_path, route=lambda old, _key: renamed[old]) as (
+        outbox,
+        context,
+    ):
+        await bus.until(lambda: gauge(context, "spool_entries") == 0)
+        assert await put(outbox, f"{stream}:new", 5) == ["appended"]
+        assert await ids(context, stream) == [0, 1, 2]
+        assert await ids(context, f"{stream}:new") == [3, 4, 5]
+        assert outbox.trouble == ""
 
 
 async def test_process_killed_at_any_step_appends_nothing_twice_and_loses_nothing(
