@@ -76,7 +76,7 @@ def value_of(kind: Any, draw: Any) -> Any:
 
 
 @settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     database=None,
