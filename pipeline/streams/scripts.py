@@ -352,7 +352,11 @@ ACK = Script(
     + _GROUP
     + """
 if not owns(KEYS[2], KEYS[1], ARGV[2]) then return redis.error_reply('FENCED') end
-local done = redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 6))
+local done = 0
+for first = 6, #ARGV, 1000 do  -- Lua unpacks no more than some thousands
+  local last = math.min(first + 999, #ARGV)
+  done = done + redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, first, last))
+end
 if done > 0 then
   advance(KEYS[3], KEYS[1], ARGV[1], ARGV[#ARGV], ARGV[3], ARGV[4], ARGV[5])
 end

@@ -1,6 +1,7 @@
 """Finishing: what came of an entry and its acknowledgement are one step, done once."""
 
 from pipeline.entries import NewEntry, decode_entry
+from pipeline.streams import Producer
 from tests.support import bus
 from tests.support.conformance import Target
 
@@ -68,3 +69,19 @@ async def test_finishing_an_entry_of_which_many_come_is_one_step_done_once(
         assert [fields[b"n"] for fields in written] == [b"%d" % n for n in (*range(500), 0)]
         assert sum(b"even" in fields for fields in written) == 251
         assert (await context.redis.xpending(stream, "group"))["pending"] == 0
+
+
+async def test_thousands_of_entries_are_acknowledged_by_one_call(
+    server: Target, stream: str
+) -> None:
+    count = 9_000
+    async with bus.context(server.url) as context:
+        producer = Producer(context.settings, "producer")
+        for first in range(0, count, 1_000):
+            await producer.append_many(stream, [bus.entry(first + n) for n in range(1_000)])
+        await producer.close()
+        reader = bus.consumer(context, stream)
+        entries = await bus.take(reader, 8_000)
+        assert await reader.ack(entries) == len(entries)
+        assert (await context.redis.xpending(stream, "group"))["pending"] == 0
+        await reader.close()
