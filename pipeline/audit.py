@@ -185,6 +185,9 @@ def _first_hop(
     """Raw against enriched, of a minute that stood still: what is unfinished is taken off."""
     unfinished = raw.unfinished.get(bucket, NONE)
     off = enriched.less(appended.less(unfinished))
+    if 0 < off.n <= unfinished.n:
+        # A stream that was lost is made anew: what had been enriched before waits once more.
+        return IN_FLIGHT, "", NONE
     if off.n > 0:
         return (CLEAN, "", NONE) if is_first else (DOUBLE, ENRICHED, off)
     if off.n < 0:

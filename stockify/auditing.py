@@ -25,10 +25,13 @@ _WINDOW_MINUTES = 60  # asked of Postgres at once
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """Minutes since 1970 to judge, both ends included; before the horizon tallies are forgotten."""
+    """Minutes since 1970 to judge, both ends included; before the horizon tallies are forgotten.
+
+    `last` is None up to the newest minute that anybody has counted.
+    """
 
     first: int
-    last: int
+    last: int | None
     horizon: int
 
 
@@ -36,8 +39,7 @@ def interval(now_ns: int, keep_s: int, start_ns: int | None, end_ns: int | None)
     """What to judge of [start, end), by default everything that the tallies still know."""
     horizon = (now_ns - keep_s * 1_000_000_000) // MINUTE_NS + 2  # the trimmer may be at that one
     first = horizon if start_ns is None else max(horizon, start_ns // MINUTE_NS)
-    last = now_ns // MINUTE_NS + 1 if end_ns is None else (end_ns - 1) // MINUTE_NS
-    return Interval(first, last, horizon)
+    return Interval(first, None if end_ns is None else (end_ns - 1) // MINUTE_NS, horizon)
 
 
 class Auditor:
@@ -66,13 +68,14 @@ class Auditor:
         known = [minute for minute in begins if minute is not None]
         if not known:
             return Report(())
-        stored = await self._stored(max(minutes.first, min(known)), minutes.last)
+        last = _last(before) + 1 if minutes.last is None else minutes.last
+        stored = await self._stored(max(minutes.first, min(known)), last)
         after = await self._stages()
         shards = [
             Shard(number, before[number], after[number], stored[number])
             for number in range(self._topics.shards)
         ]
-        report = audit.judge(shards, minutes.first, minutes.last, minutes.horizon)
+        report = audit.judge(shards, minutes.first, last, minutes.horizon)
         doubles = [line for line in report.faults if await self._is_double(line)]
         return audit.with_doubles(report, doubles) if doubles else report
 
@@ -116,6 +119,11 @@ class Auditor:
         underlying, dash, expiry = symbol.rpartition("-")
         is_chain = bool(dash) and len(expiry) == 8 and expiry.isdigit()
         return self._topics.shard_of(underlying if is_chain else symbol)
+
+
+def _last(shards: Sequence[tuple[Stage, Stage]]) -> int:
+    """The newest minute counted: not that of now, since a clock may have been put back."""
+    return max(minute for stages in shards for stage in stages for minute, _ in stage.tally.counted)
 
 
 def _between(first: int, end: int) -> dict[str, object]:

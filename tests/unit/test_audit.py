@@ -171,6 +171,12 @@ def test_unfinished_raw_entries_are_in_flight_to_the_entry() -> None:
     assert verdict(judged(other, stage("a", c=LEGS), "a")) == ("differs", "enriched", 0)
 
 
+def test_entries_that_wait_once_more_because_their_results_were_lost_are_in_flight() -> None:
+    raw = earlier(stage("a", "b", unfinished=("a", "b")))
+    report = judged(raw, earlier(stage("a", "b", c=LEGS)), "a", "b")
+    assert report.lines[-1].verdict == "in flight"
+
+
 def test_minute_that_storage_has_not_finished_is_in_flight() -> None:
     enriched = stage("a", "b", c=LEGS, unfinished=("b",))
     assert verdict(judged(stage("a", "b"), enriched, "a")) == ("in flight", "", 0)
