@@ -13,6 +13,7 @@ StockifyError
 │   ├── BusUnavailable          no connection, loading, out of memory     retry
 │   ├── OutcomeUnknown          sent, no answer: it may have happened     settle first
 │   ├── EpochChanged            the stream was lost; nothing was written  settle first
+│   ├── StreamRetired           another one stands in its place           never
 │   └── SchemaConflict          an incompatible schema was refused        never
 └── StoreError                  Postgres did not do what was asked
     ├── StoreUnavailable        no connection, read-only, shutting down   retry
@@ -87,6 +88,10 @@ class OutcomeUnknown(BusError):
 
 class EpochChanged(BusError):
     """The stream was lost and a new epoch began; the call wrote nothing."""
+
+
+class StreamRetired(BusError):
+    """The stream was worked off and takes nothing more; the call wrote nothing."""
 
 
 class SchemaConflict(BusError):
