@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from pipeline import topics
-from pipeline.entries import Appended, Entry, NewEntry, decode_entry
+from pipeline.entries import Appended, Entry, NewEntry
 from pipeline.errors import BusUnavailable
 from pipeline.runtime import Context, cancel, jittered, pause
 from pipeline.streams import groups
@@ -24,6 +24,7 @@ from pipeline.streams.in_work import InWork
 from pipeline.streams.leases import Membership
 from pipeline.streams.links import AWAY, Identity, Link, is_lost_group, kill
 from pipeline.streams.pending import Pending
+from pipeline.streams.reading import Reading
 
 BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
 MOST_IN_FLIGHT = 8_192  # entries handed out and not finished; 200 B each on the server
@@ -67,13 +68,14 @@ class Consumer:
         self._stopping = context.stopping
         self._telemetry = context.telemetry
         self._reading = Link(context.settings, stream, f"{context.name}-reader")
+        self._reader = Reading(self._reading, stream, group)
         self._calling = Link(context.settings, stream, context.name)
         instance = f"{context.name}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._member = Membership(
             stream, group, instance, exclusive=exclusive, lease_ms=context.settings.lease_ms
         )
         self._beats: asyncio.Task[None] | None = None
-        self._beaten = asyncio.Lock()
+        self._beaten, self._reads = asyncio.Lock(), asyncio.Lock()
         self._told: Identity | None = None  # the reading connection that the lease speaks of
         self._pending: Pending | None = None  # what of the pending list is still to be read
         self._in_work = InWork(
@@ -93,8 +95,7 @@ class Consumer:
     def _observe(self) -> None:
         telemetry, stream = self._telemetry, self.stream
         self._missed = telemetry.counter("entries_missed", "entries trimmed before they were read")
-        shard = topics.tag(stream).strip("{}:")
-        end = f"_{shard}" if shard else ""
+        end = f"_{shard}" if (shard := topics.tag(stream).strip("{}:")) else ""
         telemetry.gauge(f"lag{end}", f"entries of {stream} not yet read", lambda: self.lag)
         telemetry.gauge(
             f"oldest_pending_age{end}",
@@ -130,7 +131,8 @@ class Consumer:
             self._beats = asyncio.create_task(self._keep_beating())
         while not self._stopping.is_set():
             try:
-                entries = await self._next(count, block_ms)
+                async with self._reads:
+                    self._in_work.hand_out(entries := await self._next(count, block_ms))
             except (*AWAY, BusUnavailable) as error:
                 await self._drop(error)
                 await pause(self._stopping, jittered(attempt))
@@ -151,7 +153,6 @@ class Consumer:
                 attempt = 0
                 self._telemetry.set_state("ready")
             alive = [entry for entry in entries if entry.attempts <= self._most_attempts]
-            self._in_work.hand_out(entries)
             for entry in entries:
                 if entry.attempts > self._most_attempts:
                     await self.dead_letter(entry, "attempts", f"delivered {entry.attempts} times")
@@ -209,12 +210,13 @@ class Consumer:
 
         if not self._member.owns:
             raise BusUnavailable(f"{self.group} of {self.stream} is worked by another member")
-        try:
-            at = str(await self._until_done(move))
-        except ResponseError as error:
-            raise BusUnavailable(f"{self.group} of {self.stream} cannot move: {error}") from error
-        self._in_work.let_go()
-        self._pending, self._last_seq = None, 0
+        async with self._reads:  # so that nothing read before comes out after it
+            try:
+                at = str(await self._until_done(move))
+            except ResponseError as error:
+                raise BusUnavailable(f"{self.stream} cannot be moved in: {error}") from error
+            self._in_work.let_go()
+            self._pending, self._last_seq = None, 0
         return at
 
     def pause(self) -> None:
@@ -244,6 +246,9 @@ class Consumer:
         if not self._running.is_set() or len(self._in_work.entries) >= MOST_IN_FLIGHT:
             await pause(self._stopping, 0.05)
             return []
+        if self._reader.is_out_of_term(self._in_work.term):
+            await self._reading.drop()
+            self._pending = self._all_pending()
         if not self._reading.is_open or self._told != self._reading.identity:
             # Before it reads by a new connection the lease must speak of that one, and what the
             # last one was asked for must have happened, or never happen.
@@ -257,44 +262,32 @@ class Consumer:
             return []
         if self._pending is not None:
             return await self._read_pending(self._pending, count)
-        if time.monotonic() >= self._next_claim:
+        is_due = time.monotonic() >= self._next_claim
+        if is_due and not self._reader.is_ahead():  # what is read already would be claimed again
             self._next_claim = time.monotonic() + self._claim_idle_ms / 2_000
             stale = Pending(self.stream, self.group, self.name, idle_ms=self._claim_idle_ms)
             claimed = await stale.claim(await self._calling.client(), count, self._in_work.entries)
             if claimed:
                 self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
                 return claimed
-        return await self._read_new(count, block_ms)
+        return await self._read_new(count, block_ms, ahead=self._exclusive and not is_due)
 
     async def _read_pending(self, pending: Pending, count: int) -> list[Entry]:
         """The next of the pending list. What has failed before is handed out alone, with nothing
         else in work, so that an entry that kills its worker takes no others with it."""
         client = await self._calling.client()
         if await pending.is_next_suspect(client, self._in_work.entries):
-            await self._wait_for_finish()
+            await self._in_work.rest(self._stopping)
             count = 1
         entries = await pending.claim(client, count, self._in_work.entries)
         if pending.is_done:
             self._pending = None
         return entries
 
-    async def _wait_for_finish(self) -> None:
-        """Until nothing is in work; not for ever, since a user may wait for more before he acts."""
-        waiting = asyncio.ensure_future(self._in_work.all_finished.wait())
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            both = (waiting, stopping)
-            await asyncio.wait(both, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel(waiting, stopping)
-
-    async def _read_new(self, count: int, block_ms: int) -> list[Entry]:
-        client = await self._reading.client()
-        answer: Any = await client.xreadgroup(
-            self.group, self.name, {self.stream: ">"}, count=count, block=block_ms
+    async def _read_new(self, count: int, block_ms: int, *, ahead: bool) -> list[Entry]:
+        entries = await self._reader.read(
+            self.name, count, block_ms, term=self._in_work.term, ahead=ahead
         )
-        found = answer[0][1] if answer else []
-        entries = [decode_entry(stream_id, fields) for stream_id, fields in found if fields]
         if entries:
             first, last = entries[0], entries[-1]
             if self._last_seq and first.seq > self._last_seq + 1 and first.epoch == self._epoch:

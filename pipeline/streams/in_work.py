@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from pipeline import topics
 from pipeline.entries import Appended, Entry, NewEntry
+from pipeline.runtime import cancel
 from pipeline.streams import scripts, tally
 from pipeline.streams.leases import Membership
 from pipeline.streams.links import Link, is_lost_group
@@ -44,6 +45,7 @@ class InWork:
         self.all_finished = asyncio.Event()
         self.all_finished.set()
         self.remembered = ""  # the durable cursor as it was last written
+        self.term = 0  # how often everything was let go
 
     def hand_out(self, entries: Sequence[Entry]) -> None:
         """These are in work now."""
@@ -119,8 +121,17 @@ class InWork:
                 "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
             )
 
+    async def rest(self, stopping: asyncio.Event) -> None:
+        """Wait until nothing is in work; not for ever: a user may want more before he acts."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.all_finished, stopping)]
+        try:
+            await asyncio.wait(waits, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(*waits)
+
     def let_go(self) -> None:
         """What was handed out is not ours any more: whatever is said of it writes nothing."""
+        self.term += 1
         self.entries.clear()
         self.all_finished.set()
 
