@@ -8,11 +8,12 @@ dead letters; the streams are read for entries twice or out of their order.
 import asyncio
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stockify.bench.faults import scenes
-from stockify.bench.faults.rig import running
+from stockify.bench.faults import failover, scenes
+from stockify.bench.faults.failover import running_on_cluster
+from stockify.bench.faults.rig import Rig, running
 from stockify.bench.faults.scenes import Dose, Fault, NotAvailable
 from stockify.bench.faults.trial import Outcome, trial
 from stockify.bench.report import Column, Grid, Report
@@ -97,7 +98,7 @@ FAULTS = {
         ),
     )
 }
-PARTS = tuple(FAULTS)  # what `--only` takes
+PARTS = (*FAULTS, failover.FAULT.name)  # what `--only` takes
 
 _COLUMNS = (
     Column("runs", "runs"),
@@ -105,7 +106,9 @@ _COLUMNS = (
     Column("lost", "lost"),
     Column("double", "double"),
     Column("disorder", "out of order"),
+    Column("audit", "audit"),
     Column("dead_letters", "dead letters"),
+    Column("healed", "healed"),
     Column("crashes", "crashes"),
     Column("recovery_s_max", "recovery, s", ".1f"),
 )
@@ -113,7 +116,8 @@ _COLUMNS = (
 
 def measure(say: Callable[[str], None], *, quick: bool = False, only: str = "") -> Report:
     """Break a rig in every way, or in one."""
-    chosen = [FAULTS[only]] if only else list(FAULTS.values())
+    everything = [*FAULTS.values(), failover.FAULT]
+    chosen = [fault for fault in everything if only in ("", fault.name)]
     with tempfile.TemporaryDirectory(prefix="stockify-faults-") as directory:
         outcomes, missing = asyncio.run(_measure(Path(directory), chosen, say, quick))
     return Report(
@@ -133,26 +137,47 @@ def measure(say: Callable[[str], None], *, quick: bool = False, only: str = "") 
 
 
 async def _measure(
-    directory: Path, chosen: Iterable[Fault], say: Callable[[str], None], quick: bool
+    directory: Path, chosen: Sequence[Fault], say: Callable[[str], None], quick: bool
 ) -> tuple[list[Outcome], list[str]]:
-    outcomes, missing = [], []
+    outcomes: list[Outcome] = []
+    missing: list[str] = []
     task = asyncio.current_task()
     if task is not None:  # told to end, it ends what it has started too
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    say("starting engines, workers and feeder …")
-    async with running(directory, RATE) as rig:
-        for fault in chosen:
-            dose = fault.short if quick else fault.full
-            say(f"{fault.name}: {fault.says}, {dose.runs}× …")
-            try:
-                outcome = await trial(rig, fault, dose)
-            except NotAvailable as reason:
-                missing.append(f"{fault.name} was left out: {reason}")
-                continue
-            for line in _complaints(outcome):
-                say(line)
-            outcomes.append(outcome)
+    rigs = (
+        (running, "one server", [fault for fault in chosen if fault is not failover.FAULT]),
+        (running_on_cluster, "a cluster", [fault for fault in chosen if fault is failover.FAULT]),
+    )
+    for started, name, faults in rigs:
+        if not faults:
+            continue
+        say(f"starting engines on {name}, workers and feeder …")
+        place = directory / name.replace(" ", "-")
+        place.mkdir()
+        async with started(place, RATE) as rig:
+            for fault in faults:
+                await _try(rig, fault, say, quick, outcomes, missing)
     return outcomes, missing
+
+
+async def _try(
+    rig: Rig,
+    fault: Fault,
+    say: Callable[[str], None],
+    quick: bool,
+    outcomes: list[Outcome],
+    missing: list[str],
+) -> None:
+    dose = fault.short if quick else fault.full
+    say(f"{fault.name}: {fault.says}, {dose.runs}× …")
+    try:
+        outcome = await trial(rig, fault, dose)
+    except NotAvailable as reason:
+        missing.append(f"{fault.name} was left out: {reason}")
+        return
+    for line in _complaints(outcome):
+        say(line)
+    outcomes.append(outcome)
 
 
 def _row(outcome: Outcome) -> dict[str, float]:
@@ -163,7 +188,9 @@ def _row(outcome: Outcome) -> dict[str, float]:
         "lost": len(counted.lost),
         "double": len(counted.double),
         "disorder": len(counted.disorder),
+        "audit": len(outcome.audit),
         "dead_letters": counted.dead_letters,
+        "healed": outcome.healed,
         "crashes": sum(outcome.crashes.values()),
         "recovery_s_max": outcome.recovery_s_max,
     }
@@ -171,7 +198,10 @@ def _row(outcome: Outcome) -> dict[str, float]:
 
 def _caption(outcomes: list[Outcome]) -> str:
     entries = sum(outcome.counted.entries for outcome in outcomes)
-    return f"{entries:,} entries promised, each looked for in Postgres and in the dead letters"
+    return (
+        f"{entries:,} entries promised, each looked for in Postgres and in the dead letters\n"
+        "healed: acknowledged by Redis, lost by it, and appended again"
+    )
 
 
 def _complaints(outcome: Outcome) -> list[str]:
@@ -181,6 +211,7 @@ def _complaints(outcome: Outcome) -> list[str]:
         "lost": counted.lost,
         "double": counted.double,
         "out of order": counted.disorder,
+        "audit": outcome.audit,
         "stuck": outcome.stuck,
         "crashed": [f"{name} {count} times" for name, count in outcome.crashes.items()],
     }

@@ -26,11 +26,13 @@ from pipeline.runtime import Redis, cancel, connect
 from pipeline.topics import Topics
 from stockify import plan, warm
 from stockify.bench.faults import chains, feeder
+from stockify.bench.faults.audits import Audits
 from stockify.bench.faults.books import Books
 from stockify.bench.faults.feeder import Order
 from stockify.bench.faults.journal import JournalReader
 from stockify.bench.faults.members import Member
 from stockify.bench.faults.progress import BEGIN, Positions, Progress, place
+from stockify.engines.cluster import ValkeyCluster
 from stockify.engines.postgres import Postgres
 from stockify.engines.valkey import Valkey
 from stockify.health import Health, over_http
@@ -54,6 +56,7 @@ class Rig:
         self.settings = settings
         self.redis_port = urlsplit(settings.redis_urls()[0]).port or 0
         self._valkey = valkey
+        self.cluster: ValkeyCluster | None = None
         self.topics = Topics(settings.shards, settings.redis_cluster)
         self.redis = _client(settings)
         self._reached = settings
@@ -65,6 +68,7 @@ class Rig:
         self._ports: dict[str, int] = {}
         self._following: asyncio.Task[None] | None = None
         self.progress = Progress(self._journal, self._database, self.redis, self.topics)
+        self.audits = Audits(settings, self._database, self.redis, self.topics)
         self.books = Books(self.progress, self._database, self.redis, self.topics)
 
     @property

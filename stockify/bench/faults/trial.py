@@ -9,22 +9,31 @@ from stockify.bench.faults.members import Member
 from stockify.bench.faults.rig import RECOVERY_S, Rig
 from stockify.bench.faults.scenes import Dose, Fault, Strike
 
+LOSSES = ("entries_lost_by_server", "entries_restored")  # lines of the outbox's log
+
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a fault did. `stuck` says who did not get on; `crashes` are ends nobody asked for."""
+    """What a fault did.
+
+    `audit` are the faulty minutes of `stockify audit`, `stuck` says who did not get on, `crashes`
+    are ends nobody asked for.
+    """
 
     name: str
     runs: int
     recovery_s_max: float
     counted: Counted
+    audit: list[str]
     stuck: list[str]
     crashes: dict[str, int]
+    healed: int = 0  # entries that Redis acknowledged and lost, and the outbox appended again
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is lost, double or out of order, and everybody got on."""
         counted = self.counted
-        return not (counted.lost or counted.double or counted.disorder or self.stuck)
+        wrong = (counted.lost, counted.double, counted.disorder, self.audit, self.stuck)
+        return not any(wrong)
 
 
 async def trial(rig: Rig, fault: Fault, dose: Dose) -> Outcome:
@@ -33,6 +42,7 @@ async def trial(rig: Rig, fault: Fault, dose: Dose) -> Outcome:
     Raises NotAvailable where the fault cannot be had here.
     """
     async with fault.scene(rig) as strike:
+        healed = await asyncio.to_thread(_healed, rig)
         await rig.feed(poison_every=fault.poison_every)
         before = {member.name: member.crashes for member in rig.members}
         recoveries = await _struck(rig, strike, fault, dose)
@@ -40,14 +50,17 @@ async def trial(rig: Rig, fault: Fault, dose: Dose) -> Outcome:
         await rig.stop_feeding()
         behind = await rig.finish()
         counted = await rig.books.count()
+        audit = await rig.audits.findings()
     stuck = ["a group did not get on in time"] * recoveries.count(None) + behind
     return Outcome(
         name=fault.name,
         runs=dose.runs,
         recovery_s_max=max(RECOVERY_S if one is None else one for one in recoveries),
         counted=counted,
+        audit=audit,
         stuck=stuck,
         crashes=crashes,
+        healed=await asyncio.to_thread(_healed, rig) - healed,
     )
 
 
@@ -65,3 +78,11 @@ async def _struck(rig: Rig, strike: Strike, fault: Fault, dose: Dose) -> list[fl
 def _crashes(members: list[Member], before: dict[str, int]) -> dict[str, int]:
     found = {member.name: member.crashes - before.get(member.name, 0) for member in members}
     return {name: count for name, count in found.items() if count}
+
+
+def _healed(rig: Rig) -> int:
+    """How many entries the feeder has said, in all, that it appended again after a loss."""
+    path = rig.directory / "feeder.log"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    told = [msgspec.json.decode(line) for line in lines if line.startswith(b"{")]
+    return sum(one["count"] for one in told if one["event"] in LOSSES)
