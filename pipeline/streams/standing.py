@@ -57,10 +57,6 @@ class Cursor(msgspec.Struct, frozen=True):
         """Whether the group has finished what stood there in that epoch."""
         if epoch == self.epoch:
             return stream_id <= self.stream_id
-        return self.was_past(stream_id, epoch)
-
-    def was_past(self, stream_id: tuple[int, int], epoch: str) -> bool:
-        """Whether it had, when that epoch ended."""
         return epoch == self.ended and stream_id <= self.ended_id
 
 
@@ -86,9 +82,8 @@ class Standing(msgspec.Struct, frozen=True):
 
         Nothing takes its place in an epoch that is over.
         """
-        stream_id = numbers(stands.stream_id)
-        had = [cursor.was_past(stream_id, stands.epoch) for cursor in self.cursors]
-        return stands.epoch != self.epoch and bool(had) and all(had)
+        is_over = stands.epoch != self.epoch and bool(self.cursors)
+        return is_over and self.is_finished(stands)
 
     def is_trimmed(self, stands: Appended) -> bool:
         """Whether the entry that stood there, if it was never lost, has been trimmed since."""
