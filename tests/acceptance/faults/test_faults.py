@@ -21,5 +21,7 @@ async def test_nothing_is_lost_or_double_after(fault: Fault, rig: Rig) -> None:
     assert counted.double == []
     assert counted.disorder == []
     assert outcome.stuck == []
+    assert outcome.audit == []
+    assert outcome.is_clean
     assert counted.entries > 100  # there was load
     assert (counted.dead_letters > 0) == (fault.poison_every > 0)
