@@ -8,28 +8,25 @@ nothing about room: that is the outbox's, which has several lanes.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import msgspec
 
 from pipeline.entries import Appended, NewEntry
-from pipeline.errors import BusError, EpochChanged
+from pipeline.errors import BusError, EpochChanged, StreamRetired
 from pipeline.runtime import cancel, jittered
+from pipeline.streams.offers import BATCH_BYTES, BATCH_ENTRIES, Fate, Offers, SharedSync
 from pipeline.streams.producer import Producer
 from pipeline.streams.segments import Place
-from pipeline.streams.spool import Spool, sync
+from pipeline.streams.spool import NOWHERE, Spool
 from pipeline.streams.standing import Standing, numbers
 from pipeline.telemetry import Counter, Telemetry
-
-Fate = Literal["appended", "spooled", "dropped"]
 
 LOOK_S = 1.0
 CONFIRM_MS = 1_500  # a server that syncs each second answers within that
 HOLD_S = 4.0  # where the server cannot tell: a sync each second, put off by as much as two more
-BATCH_ENTRIES = 64
-BATCH_BYTES = 1024 * 1024  # all that is in memory of a backlog
-LONGEST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 1.0
 
 _decode = msgspec.msgpack.Decoder(NewEntry).decode
 
@@ -52,18 +49,11 @@ class Tallies:
         )
 
 
-class _Offer(NamedTuple):
-    """An entry whose caller waits; without a record where the spool had no room."""
-
-    entry: NewEntry
-    size: int
-    place: Place | None
-    following: Place | None
-    fate: "asyncio.Future[Fate]"
-
-
 class Lane:
-    """Sends what is in a spool to one stream; `trouble` says why it does not, if so."""
+    """Sends what is in a spool to one stream; `trouble` says why it does not, if so.
+
+    `said` is called when that changes, `move` with each entry that a retired stream lacks.
+    """
 
     def __init__(
         self,
@@ -72,6 +62,7 @@ class Lane:
         producer: Producer,
         telemetry: Telemetry,
         said: Callable[[], None],
+        move: Callable[[str, NewEntry], Awaitable[None]],
     ) -> None:
         self.spool = spool
         self.trouble = ""
@@ -79,8 +70,9 @@ class Lane:
         self._producer = producer
         self._log = telemetry.log
         self._tallies = Tallies(telemetry)
-        self._said = said
-        self._offers: deque[_Offer] = deque()
+        self._said, self._move = said, move
+        self._offers = Offers()
+        self._disk = SharedSync(spool, self._say_not_synced)
         self._sent = spool.confirmed
         self._after = spool.after  # where the record before `sent` stands
         self._flowing = not self.waiting  # whether an offer need not queue up on disk
@@ -89,8 +81,6 @@ class Lane:
         self._marks: deque[tuple[float, Place, Appended]] = deque()
         self._asking = asyncio.Lock()  # one question at a time
         self._wake, self._kept, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._running_sync: asyncio.Task[None] | None = None
-        self._next_sync: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._wake.set()
         self._kept.set()
@@ -126,9 +116,7 @@ class Lane:
 
     def synced(self) -> "asyncio.Task[None]":
         """Done when all that was offered before is on the disk; many offers share one sync."""
-        if self._next_sync is None:
-            self._next_sync = asyncio.create_task(self._sync(self._running_sync))
-        return self._next_sync
+        return self._disk.started()
 
     async def rested(self) -> None:
         """Wait until all is appended, or something keeps it from being."""
@@ -138,9 +126,7 @@ class Lane:
         """Stop sending; what was not appended stays on disk."""
         await cancel(*self._tasks)
         self._release()
-        for task in (self._running_sync, self._next_sync):
-            if task is not None:
-                await task
+        await self._disk.ended()
         self.spool.close()
 
     def _queued(
@@ -150,9 +136,7 @@ class Lane:
         self._rested.clear()
         if not self._flowing:
             return None
-        fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
-        self._offers.append(_Offer(entry, size, place, following, fate))
-        return fate
+        return self._offers.add(entry, size, place, following)
 
     async def _send(self) -> None:
         attempt = 0
@@ -185,12 +169,14 @@ class Lane:
             await self._rewind()
             return
         # What nobody waits for comes first: it was put on disk before the first offer.
-        offered = (offer.place for offer in self._offers if offer.place is not None)
-        stop = next(offered, self.spool.end)
-        if self._sent.number < stop.number:
-            await self._settle(stop)
-        elif self._offers:
-            await self._append_offers()
+        stop = self._offers.first_place() or self.spool.end
+        try:
+            if self._sent.number < stop.number:
+                await self._settle(stop)
+            elif self._offers:
+                await self._append_offers()
+        except StreamRetired:
+            await self._hand_over()
         self._say("")
         if not self.waiting:
             self._flowing = True
@@ -227,15 +213,16 @@ class Lane:
         return None
 
     async def _append_offers(self) -> None:
-        offers = list(_batch(self._offers))
-        stands = await self._producer.append_many(self._stream, [one.entry for one in offers])
+        offers = self._offers.batch()
+        entries = [offer.entry for offer in offers]
+        stands = await self._producer.append_many(
+            self._stream, entries, generation=self._generation
+        )
         for offer, stood in zip(offers, stands, strict=True):
-            self._offers.popleft()
             if offer.place is not None and offer.following is not None:
                 self.spool.acknowledge(offer.place, stood)
                 self._sent, self._after = offer.following, stood
-            if not offer.fate.done():
-                offer.fate.set_result("appended")
+        self._offers.appended(len(offers))
         self._tallies.appended.add(len(offers))
         self._check_epoch(stands[-1])
 
@@ -250,6 +237,7 @@ class Lane:
             [_decode(record.data) for record in records],
             after=self._after,
             acked=[record.acked for record in records],
+            generation=self._generation,
         )
         lost = restored = 0
         for record, stood in zip(records, stands, strict=True):
@@ -272,6 +260,32 @@ class Lane:
         """Start over where the stream was lost between the question and the append."""
         if self.spool.after is not None and stood.epoch != self.spool.after.epoch:
             self._generation = -1
+
+    async def _hand_over(self) -> None:
+        """Give what a retired stream does not have to the one in its place, and keep nothing.
+
+        What it has was finished before it was retired for good.
+        """
+        self._release()
+        moved, place = 0, self._sent
+        while records := self.spool.read(place, self.spool.end.number, BATCH_BYTES):
+            for record in records:
+                entry = _decode(record.data)
+                if record.acked is None and not await self._has(entry):
+                    await self._move(self._stream, entry)
+                    moved += 1
+            place = records[-1].following
+        self._log.warning("stream_retired", stream=self._stream, moved=moved)
+        self._sent = self.spool.end
+        self.spool.confirm(self._sent, self._after or NOWHERE)
+        self.spool.drop(self._sent)
+
+    async def _has(self, entry: NewEntry) -> bool:
+        try:
+            await self._producer.settle(self._stream, [entry], after=self._after, acked=[None])
+        except StreamRetired:
+            return False
+        return True
 
     async def _watch(self) -> None:
         while True:
@@ -319,8 +333,8 @@ class Lane:
     def _forget(self, standing: Standing, stop: int) -> None:
         """Drop records that every critical group has finished, the oldest first.
 
-        One that is not confirmed must also be gone by a trim: else the cursor may speak of an
-        entry that took its place after a loss.
+        One that is not confirmed must also be gone by a trim, or its epoch be over: else the
+        cursor may speak of an entry that took its place after a loss.
         """
         spool = self.spool
         to, stood = spool.head, spool.after
@@ -339,34 +353,16 @@ class Lane:
             spool.drop(to)
 
     def _release(self) -> None:
-        """Let callers go: what has a record is appended later, what has none is dropped."""
         self._flowing = False
-        while self._offers:
-            offer = self._offers.popleft()
-            if offer.fate.done():
-                continue
-            if self._failure is not None:
-                offer.fate.set_exception(self._failure)
-            else:
-                offer.fate.set_result("spooled" if offer.place is not None else "dropped")
+        self._offers.release(self._failure)
 
     def _say(self, trouble: str) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
             self._said()
 
-    async def _sync(self, running: "asyncio.Task[None] | None") -> None:
-        if running is not None:
-            await running
-        # What is offered from here on is the next one's.
-        self._running_sync, self._next_sync = self._next_sync, None
-        try:
-            await asyncio.to_thread(sync, self.spool.unsynced())
-        except OSError as error:
-            self._log.error("spool_not_synced", stream=self._stream, error=str(error))
-        finally:
-            self.spool.synced()
-            self._running_sync = None
+    def _say_not_synced(self, error: OSError) -> None:
+        self._log.error("spool_not_synced", stream=self._stream, error=str(error))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Work that never ends; what it fails of is raised to whoever offers next."""
@@ -381,12 +377,3 @@ class Lane:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _batch(offers: deque[_Offer]) -> Iterator[_Offer]:
-    size = 0
-    for count, offer in enumerate(offers):
-        size += offer.size
-        if count and (size > BATCH_BYTES or count >= BATCH_ENTRIES):
-            return
-        yield offer

@@ -29,9 +29,10 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from pipeline.entries import NewEntry
-from pipeline.errors import ConfigError
+from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.runtime import Context
-from pipeline.streams.lane import Fate, Lane, Tallies
+from pipeline.streams.lane import Lane, Tallies
+from pipeline.streams.offers import Fate
 from pipeline.streams.producer import Producer
 from pipeline.streams.spool import SEGMENT_BYTES, Spool, record_bytes
 from pipeline.telemetry import Telemetry
@@ -47,16 +48,23 @@ class Outbox:
 
     `directory` is this outbox's own and belongs to one process at a time (ConfigError while
     another holds it); its segments take at most `limit_bytes`. The producer is closed with it.
+    `route` gives the stream for an entry's key in place of a stream that was retired meanwhile.
     """
 
     def __init__(
-        self, producer: Producer, directory: Path, limit_bytes: int, telemetry: Telemetry
+        self,
+        producer: Producer,
+        directory: Path,
+        limit_bytes: int,
+        telemetry: Telemetry,
+        route: Callable[[str, str], str] | None = None,
     ) -> None:
         self._producer = producer
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max(1, limit_bytes // SEGMENTS))
         self._telemetry = telemetry
+        self._route = route
         self._said: Callable[[], None] = self._set_state
         self._lanes: dict[str, Lane] = {}
         self._lock: int | None = None
@@ -141,9 +149,17 @@ class Outbox:
             spool = self._spool(self._directory / quote(stream, safe=""))
         if spool.cut_bytes:
             self._telemetry.log.warning("spool_cut", stream=stream, bytes=spool.cut_bytes)
-        lane = Lane(stream, spool, self._producer, self._telemetry, self._tell)
+        lane = Lane(stream, spool, self._producer, self._telemetry, self._tell, self._move)
         self._lanes[stream] = lane
         return lane
+
+    async def _move(self, stream: str, entry: NewEntry) -> None:
+        """Put an entry of a retired stream where it belongs now. Raises BusUnavailable."""
+        target = self._route(stream, entry.key) if self._route is not None else stream
+        if target == stream:
+            raise BusUnavailable(f"{stream} is retired")
+        if await self.put(target, entry) == "dropped":
+            raise BusUnavailable(f"{stream} is retired, and {target} takes nothing")
 
     def _spool(self, path: Path) -> Spool:
         return Spool(path, self._segment_bytes)
@@ -183,7 +199,7 @@ class Outbox:
         return sum(lane.spool.size for lane in self._lanes.values())
 
 
-def open_outbox(context: Context) -> Outbox:
+def open_outbox(context: Context, route: Callable[[str, str], str] | None = None) -> Outbox:
     """An outbox for a worker, in its state directory, bound by its settings."""
     settings = context.settings
     return Outbox(
@@ -191,6 +207,7 @@ def open_outbox(context: Context) -> Outbox:
         settings.state_path() / "spool" / quote(context.name, safe=""),
         settings.spool_bytes,
         context.telemetry,
+        route,
     )
 
 

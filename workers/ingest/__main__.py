@@ -1,6 +1,7 @@
 """Polls the provider within its budget and appends every answer to the raw stream."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import schemas
@@ -19,13 +20,25 @@ async def ingest(context: Context) -> None:
     await schemas.announce(context, schemas.RAW_TYPES)
     rest = DhanRest(settings.dhan_base_url, settings.dhan_client_id, lambda: _token(context))
     try:
-        async with open_outbox(context) as outbox, asyncio.TaskGroup() as group:
+        async with (
+            open_outbox(context, _raw_stream(context)) as outbox,
+            asyncio.TaskGroup() as group,
+        ):
             poller = Poller(context, rest, outbox)
             context.telemetry.set_state("ready")
             for underlying in chosen:
                 group.create_task(poller.follow(underlying))
     finally:
         await rest.close()
+
+
+def _raw_stream(context: Context) -> Callable[[str, str], str]:
+    """Where the entry of a symbol belongs, whatever stream it was put for."""
+
+    def route(_stream: str, symbol: str) -> str:
+        return context.topics.raw(context.topics.shard_of(symbol.partition("-")[0]))
+
+    return route
 
 
 def _token(context: Context) -> str:
