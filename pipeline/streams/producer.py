@@ -183,7 +183,14 @@ class Producer:
             )
         return line
 
-    async def _wire(self, line: _Line) -> Wire:
+    async def _wire(self, line: _Line, generation: int | None) -> Wire:
+        """The connection to call on, in the same step; BusUnavailable where it is not that one."""
+        wire = await self._opened(line)
+        if generation is not None and line.link.generation != generation:
+            raise BusUnavailable("Redis was away: the connection is another one")
+        return wire
+
+    async def _opened(self, line: _Line) -> Wire:
         """A connection to call on; a new one first makes sure that the last can do nothing more."""
         async with line.opening:
             try:
