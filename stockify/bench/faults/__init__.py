@@ -191,7 +191,7 @@ def _row(outcome: Outcome) -> dict[str, float]:
         "audit": len(outcome.audit),
         "dead_letters": counted.dead_letters,
         "healed": outcome.healed,
-        "crashes": sum(outcome.crashes.values()),
+        "crashes": len(outcome.crashes),
         "recovery_s_max": outcome.recovery_s_max,
     }
 
@@ -213,6 +213,6 @@ def _complaints(outcome: Outcome) -> list[str]:
         "out of order": counted.disorder,
         "audit": outcome.audit,
         "stuck": outcome.stuck,
-        "crashed": [f"{name} {count} times" for name, count in outcome.crashes.items()],
+        "crashed": outcome.crashes,
     }
     return [f"  {kind}: {one}" for kind, found in kinds.items() for one in found[:5]]

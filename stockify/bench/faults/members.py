@@ -2,24 +2,29 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from stockify.processes import Launch
+import msgspec
 
+from stockify.processes import Launch
+from stockify.services import describe_exit
+
+TAIL_BYTES = 256 * 1024
+LONGEST_WORDS = 300
 STOP_S = 25.0  # above what a worker is given to drain
 
 
 class Member:
-    """A process by its launch; `crashes` counts ends that no signal of ours brought about."""
+    """A process by its launch; `crashes` are its ends by no signal of ours, in words."""
 
     def __init__(self, name: str, launch: Launch, log: Path) -> None:
         self.name = name
         self.launch = launch
         self.log = log
-        self.kills = 0
-        self.crashes = 0
+        self.crashes: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._is_up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -69,7 +74,6 @@ class Member:
         """Kill -9; False where it was down already."""
         if not self.is_running:
             return False
-        self.kills += 1
         self.send(signal.SIGKILL)
         return True
 
@@ -86,7 +90,7 @@ class Member:
             if self._leaving:
                 return
             if code != -signal.SIGKILL:
-                self.crashes += 1
+                self.crashes.append(f"{self.name}: {describe_exit(code)}, {_last_words(self.log)}")
             await self._spawn(environment)
             if self._leaving:  # told so while it was being started
                 self.send(signal.SIGKILL)
@@ -106,3 +110,23 @@ class Member:
                 extra_groups=None if launch.user is None else (),
             )
         self._is_up.set()
+
+
+class _Line(msgspec.Struct):
+    """What a line of a worker's log says."""
+
+    event: str = ""
+    exception: str = ""
+
+
+def _last_words(log: Path) -> str:
+    """What went wrong by the end of a log, in a line."""
+    with open(log, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        last = file.read().strip().rpartition(b"\n")[2]
+    try:
+        line = msgspec.json.decode(last, type=_Line)
+    except msgspec.MsgspecError:
+        return last.decode(errors="replace")[:LONGEST_WORDS]
+    told = [part.strip(" |") for part in line.exception.splitlines() if ": " in part]
+    return f"{line.event} {told[-1] if told else ''}".strip()[:LONGEST_WORDS]

@@ -25,7 +25,7 @@ class Outcome(msgspec.Struct, frozen=True):
     counted: Counted
     audit: list[str]
     stuck: list[str]
-    crashes: dict[str, int]
+    crashes: list[str]
     healed: int = 0  # entries that Redis acknowledged and lost, and the outbox appended again
 
     @property
@@ -44,7 +44,7 @@ async def trial(rig: Rig, fault: Fault, dose: Dose) -> Outcome:
     async with fault.scene(rig) as strike:
         healed = await asyncio.to_thread(_healed, rig)
         await rig.feed(poison_every=fault.poison_every)
-        before = {member.name: member.crashes for member in rig.members}
+        before = {member.name: len(member.crashes) for member in rig.members}
         recoveries = await _struck(rig, strike, fault, dose)
         crashes = _crashes(rig.members, before)
         await rig.stop_feeding()
@@ -75,9 +75,8 @@ async def _struck(rig: Rig, strike: Strike, fault: Fault, dose: Dose) -> list[fl
     return list(await asyncio.gather(*watching))
 
 
-def _crashes(members: list[Member], before: dict[str, int]) -> dict[str, int]:
-    found = {member.name: member.crashes - before.get(member.name, 0) for member in members}
-    return {name: count for name, count in found.items() if count}
+def _crashes(members: list[Member], before: dict[str, int]) -> list[str]:
+    return [words for one in members for words in one.crashes[before.get(one.name, 0) :]]
 
 
 def _healed(rig: Rig) -> int:
