@@ -4,23 +4,13 @@ Loading them all would cost half a second (psycopg, redis and PyJWT among them),
 status` and a shell's completion would pay every time; loading one costs 0.1 s.
 """
 
-import importlib
 import sys
-from typing import NamedTuple
 
 import click
 
 from pipeline.errors import ConfigError, StockifyError
 from stockify.instance import AlreadyHeld
-
-
-class Entry(NamedTuple):
-    """Where a subcommand is, and what the overview says of it."""
-
-    module: str
-    attribute: str
-    summary: str
-
+from stockify.lazy import Entry, LazyGroup
 
 COMMANDS = {
     "up": Entry("stockify.commands.up", "up", "Start the whole pipeline and keep it running."),
@@ -41,30 +31,9 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a subcommand's module only when that subcommand is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand, imported now."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        command = getattr(importlib.import_module(entry.module), entry.attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{entry.module}:{entry.attribute} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The overview, from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup, entries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="stockify")
 def commands() -> None:
     """Market data for Indian options on one Redis and one Postgres.

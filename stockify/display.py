@@ -217,6 +217,11 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """So many of something: `1 entry`, `2,000 entries`; without `many` an s is added."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """A span in its two largest units: 42 s, 3 m 5 s, 7 h 12 m, 3 d 4 h."""
     whole = int(seconds)

@@ -19,7 +19,7 @@ from pipeline.streams.tally import MINUTE_NS
 from pipeline.topics import Topics
 from stockify.attached import attached_settings
 from stockify.auditing import Auditor, Interval, interval
-from stockify.display import wide_console
+from stockify.display import counted, wide_console
 from stockify.instants import instant
 
 FAULTY = 1
@@ -55,7 +55,7 @@ def audit(start: str | None, end: str | None, show_all: bool, as_json: bool, wai
     )
     report = asyncio.run(_audited(settings, minutes, wait_s))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_summary(report)), indent=2).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(summary(report)), indent=2).decode())
     else:
         _print(report, show_all=show_all)
     if report.faults:
@@ -74,20 +74,38 @@ async def _audited(settings: Settings, minutes: Interval, wait_s: float) -> Repo
         await redis.aclose()
 
 
-def _summary(report: Report) -> dict[str, object]:
-    return {
-        "clean": not report.faults,
-        "minutes": len({line.minute for line in report.lines}),
-        "entries": sum(line.raw.n for line in report.lines),
-        "contracts": sum(line.enriched.c for line in report.lines),
-        "stored": sum(line.stored.n for line in report.lines if line.stored),
-        "missing": report.entries(comparison.MISSING) + report.entries(comparison.DIFFERS),
-        "double": report.entries(comparison.DOUBLE),
-        "in_flight": sum(line.in_flight for line in report.lines),
-        "dead": sum(line.raw_dead + line.enriched_dead for line in report.lines),
-        "beyond": report.entries(comparison.BEYOND),
-        "lines": report.lines,
-    }
+class Summary(msgspec.Struct, frozen=True):
+    """A report added up, as a program reads it; a minute that differs counts as one missing."""
+
+    clean: bool
+    minutes: int
+    entries: int
+    contracts: int
+    stored: int
+    missing: int
+    double: int
+    in_flight: int
+    dead: int
+    beyond: int
+    lines: tuple[Line, ...]
+
+
+def summary(report: Report) -> Summary:
+    """What a report comes to."""
+    lines = report.lines
+    return Summary(
+        clean=not report.faults,
+        minutes=len({line.minute for line in lines}),
+        entries=sum(line.raw.n for line in lines),
+        contracts=sum(line.enriched.c for line in lines),
+        stored=sum(line.stored.n for line in lines if line.stored),
+        missing=report.entries(comparison.MISSING) + report.entries(comparison.DIFFERS),
+        double=report.entries(comparison.DOUBLE),
+        in_flight=sum(line.in_flight for line in lines),
+        dead=sum(line.raw_dead + line.enriched_dead for line in lines),
+        beyond=report.entries(comparison.BEYOND),
+        lines=lines,
+    )
 
 
 def _print(report: Report, *, show_all: bool) -> None:
@@ -101,28 +119,26 @@ def _print(report: Report, *, show_all: bool) -> None:
 
 def sentences(report: Report) -> list[str]:
     """What the report comes to, in words."""
-    found = _summary(report)
-    if not report.lines:
+    found = summary(report)
+    if not found.lines:
         return ["nothing to judge: no entry of that interval is in the tallies"]
-    parts = [
-        f"{found['entries']:,} entries received in {found['minutes']:,} "
-        f"{'minute' if found['minutes'] == 1 else 'minutes'}, "
-        f"{found['contracts']:,} contracts, {found['stored']:,} chains in Postgres"
-    ]
-    parts += [f"{found[name]:,} {word}" for name, word in _ASIDE if found[name]]
-    verdict = "clean" if found["clean"] else "NOT CLEAN"
-    if not found["clean"]:
-        verdict += f", {found['missing']:,} missing, {found['double']:,} double"
-    said = [f"{verdict}: {'; '.join(parts)}"]
-    if found["beyond"]:
-        said.append(
-            f"{found['beyond']:,} entries are in Postgres alone: Redis lost them after they were "
-            "stored"
-        )
+    verdict = "clean"
+    if not found.clean:
+        verdict = f"NOT CLEAN, {found.missing:,} missing, {found.double:,} double"
+    text = (
+        f"{verdict}: {counted(found.entries, 'entry', 'entries')} received in "
+        f"{counted(found.minutes, 'minute')}, {counted(found.contracts, 'contract')}, "
+        f"{counted(found.stored, 'chain')} in Postgres"
+    )
+    if found.in_flight:
+        text += f"; {found.in_flight:,} in flight"
+    if found.dead:
+        text += f"; {counted(found.dead, 'dead letter')}"
+    said = [text]
+    if found.beyond:
+        lost = counted(found.beyond, "entry", "entries")
+        said.append(f"{lost} in Postgres alone: Redis lost them after they were stored")
     return said
-
-
-_ASIDE = (("in_flight", "in flight"), ("dead", "dead letters"))
 
 
 def _table(lines: tuple[Line, ...]) -> Table:

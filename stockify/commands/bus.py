@@ -13,17 +13,21 @@ from rich.text import Text
 from pipeline.errors import StockifyError
 from stockify.bus import Bus, attached
 from stockify.bus_view import View, plain, tables
-from stockify.commands.bus_forget import forget
-from stockify.commands.bus_peek import peek
-from stockify.commands.bus_replay import replay
-from stockify.commands.bus_trim import trim
 from stockify.display import wide_console
+from stockify.lazy import Entry, LazyGroup
 
 REFRESH_S = 1.0
 _LIST_EVERY_S = 10.0  # to list the streams means to go over every key
 
+PARTS = {
+    "peek": Entry("stockify.commands.bus_peek", "peek", "Show entries of a stream."),
+    "replay": Entry("stockify.commands.bus_replay", "replay", "Append an interval once more."),
+    "trim": Entry("stockify.commands.bus_trim", "trim", "Trim once, or say what would go."),
+    "forget": Entry("stockify.commands.bus_forget", "forget", "Remove a group that is not wanted."),
+}
 
-@click.group(invoke_without_command=True)
+
+@click.group(cls=LazyGroup, entries=PARTS, invoke_without_command=True)
 @click.option("--once", is_flag=True, help="Print it once, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -36,12 +40,6 @@ def bus(context: click.Context, once: bool, as_json: bool) -> None:
     if context.invoked_subcommand is None:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_show(once=once, as_json=as_json))
-
-
-bus.add_command(peek)
-bus.add_command(replay)
-bus.add_command(trim)
-bus.add_command(forget)
 
 
 async def _show(*, once: bool, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.streams.glances import Glance, copy, glance
 from pipeline.topics import Topics
 from stockify.bus import Bus, attached
-from stockify.display import duration
+from stockify.display import counted, duration
 from stockify.instants import Place, place
 
 TTL_S = 86_400  # a replay that nobody reads any more goes by itself
@@ -69,18 +69,22 @@ async def _replay(
         if not times:
             click.echo(f"nothing is kept of {stream} between {start} and {end}")
             return
-        takes = duration((max(times) - min(times)) / SECOND_NS / speed) if speed else "no time"
+        takes = "without a pause"
+        if speed:
+            takes = f"in about {duration((max(times) - min(times)) / SECOND_NS / speed)}"
         click.echo(
-            f"{len(times):,} entries from {to_rfc3339(min(times))} to {to_rfc3339(max(times))}, "
-            f"in about {takes}"
+            f"{counted(len(times), 'entry', 'entries')} from {to_rfc3339(min(times))} to "
+            f"{to_rfc3339(max(times))}, {takes}"
         )
         paces = Pace(min(times), time.monotonic(), speed)
         ttl_s = 0 if is_live or to_stream else TTL_S
         sending = (_send(bus, lane, paces, counts=is_live, ttl_s=ttl_s) for lane in lanes)
         await asyncio.gather(*sending)
         for lane in lanes:
-            gone = f", {lane.gone:,} were trimmed meanwhile" if lane.gone else ""
-            click.echo(f"{lane.source}: {lane.done:,} entries into {lane.target}{gone}")
+            if lane.entries:
+                gone = f", {lane.gone:,} trimmed meanwhile" if lane.gone else ""
+                sent = counted(lane.done, "entry", "entries")
+                click.echo(f"{lane.source}: {sent} into {lane.target}{gone}")
 
 
 class Pace(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from pipeline.streams.trimming import Trimmed, stream_bytes
 from pipeline.streams.trimming import trim as trim_stream
 from stockify.bus import attached
 from stockify.bus_view import size
-from stockify.display import duration
+from stockify.display import counted, duration
 from workers.trimmer import kept_ms
 
 
@@ -38,7 +38,7 @@ async def _trim(*, plan: bool) -> None:
 def lines(stream: str, held: int, keep_ms: int, trimmed: Trimmed, *, plan: bool) -> list[str]:
     """What a trim of one stream did or would do, in words."""
     verb = "would remove" if plan else "removed"
-    said = f"{stream}: {verb} {trimmed.removed:,} entries"
+    said = f"{stream}: {verb} {counted(trimmed.removed, 'entry', 'entries')}"
     if trimmed.removed:
         said += f", all before {trimmed.cut}"
     said += f"; {size(held)}, keeps {duration(keep_ms / 1_000)}"
@@ -47,7 +47,7 @@ def lines(stream: str, held: int, keep_ms: int, trimmed: Trimmed, *, plan: bool)
     found = [said]
     for one in trimmed.behind:
         what = "critical" if one.is_critical else "best effort"
-        skipped = f", misses {one.skipped:,} entries" if one.skipped else ""
+        skipped = f", misses {counted(one.skipped, 'entry', 'entries')}" if one.skipped else ""
         found.append(
             f"  {one.group} ({what}) is past its promise: first unfinished {one.stream_id}, "
             f"{duration(one.age_ms / 1_000)} old{skipped}"

@@ -15,7 +15,7 @@ from pipeline.streams import letters
 from pipeline.streams.letters import Filter, Letter
 from stockify import entry_lines
 from stockify.bus import Bus, attached
-from stockify.display import wide_console
+from stockify.display import counted, wide_console
 from stockify.instants import instant
 
 
@@ -144,7 +144,7 @@ async def _list(wanted: Wanted, count: int, *, as_json: bool) -> None:
         return
     counts = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
     console = wide_console()
-    console.print(f"{len(found):,} dead letters: {counts}")
+    console.print(f"{counted(len(found), 'dead letter')}: {counts}")
     if count:
         console.print(_table(found[:count]))
 
@@ -189,11 +189,11 @@ async def _each(what: str, wanted: Wanted, stream_ids: tuple[str, ...], *, yes: 
         if not found:
             raise ConfigError("no letters to " + what)
         if not (yes or stream_ids):
-            click.confirm(f"{what} {len(found):,} letters?", abort=True)
+            click.confirm(f"{what} {counted(len(found), 'letter')}?", abort=True)
         done = 0
         for letter in found:
             done += await (_redrive(bus, letter) if what == "redrive" else _drop(bus, letter))
-        click.echo(f"{done:,} of {len(found):,} letters {_DONE[what]}")
+        click.echo(f"{done:,} of {counted(len(found), 'letter')} {_DONE[what]}")
 
 
 _DONE = {"redrive": "sent back", "drop": "dropped"}

@@ -222,7 +222,7 @@ async def test_dead_letters_are_listed_shown_sent_back_and_dropped(url: str) -> 
         assert await context.redis.xlen("stream:raw") == 5
         await run("dead", "redrive", newest, code=1)
         await run("dead", "redrive", code=1)  # which ones?
-        assert "1 of 1 letters dropped" in await run("dead", "drop", oldest)
+        assert "1 of 1 letter dropped" in await run("dead", "drop", oldest)
         said = await run("dead", "redrive", "--reason", "undecodable", "--yes")
         assert said.endswith("2 of 2 letters sent back\n")
         assert await run("dead", "list") == "no dead letters\n"
