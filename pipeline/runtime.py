@@ -56,7 +56,13 @@ Worker = Callable[[Context], Awaitable[None]]
 
 
 class _Sending:
-    """Has uvloop's word for a socket that was reset, a RuntimeError, read as a lost connection."""
+    """Has what a connection says that ended under its caller read as a lost connection.
+
+    uvloop says RuntimeError of a socket that was reset; redis-py has no writer any more when
+    another call on the same connection has met its end.
+    """
+
+    _writer: Any
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         try:
@@ -65,6 +71,10 @@ class _Sending:
             if "closed" not in str(error):
                 raise
             raise RedisConnectionError(str(error)) from error
+        except AttributeError as error:
+            if self._writer is not None:
+                raise
+            raise RedisConnectionError("this connection has ended") from error
 
 
 class _Connection(_Sending, redis_client.Connection):
