@@ -81,10 +81,15 @@ def _groups(streams: Iterable[StreamState]) -> Table:
                 Text(f"{group.missed:,}", "red") if group.missed else "",
                 str(group.consumers),
                 group.card.kind.replace("_", " "),
-                f"{group.owner} ({group.owner_for_s:.1f} s)" if group.owner else "",
+                f"{_member(group.owner)} ({group.owner_for_s:.1f} s)" if group.owner else "",
                 _note(group),
             )
     return table
+
+
+def _member(instance: str) -> str:
+    """`worker@host:process` without what tells it from one before of the same number."""
+    return ":".join(instance.split(":")[:2])
 
 
 def _lag(group: GroupState) -> Text:
