@@ -17,7 +17,10 @@ from rich.table import Table
 from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
-    "faults": ("stockify.bench.faults", "what is lost or double after each of ten faults"),
+    "faults": (
+        "stockify.bench.faults.measuring",
+        "what is lost or double after each of ten faults",
+    ),
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stockify.bench.faults import FAULTS
+from stockify.bench.faults.measuring import FAULTS
 from stockify.bench.faults.rig import Rig
 from stockify.bench.faults.scenes import Fault, NotAvailable
 from stockify.bench.faults.trial import trial

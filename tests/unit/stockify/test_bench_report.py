@@ -3,7 +3,7 @@
 from click.testing import CliRunner
 
 from stockify import bench
-from stockify.bench import faults
+from stockify.bench.faults.measuring import FAULTS
 from stockify.bench.report import Column, Grid, Line, Report
 
 COLUMNS = (Column("runs", "runs"), Column("recovery_s_max", "recovery, s", ".1f"))
@@ -33,6 +33,6 @@ def test_part_that_a_bench_does_not_have_is_refused_and_named() -> None:
 
 
 def test_every_fault_strikes_in_a_short_run_and_workers_die_fifty_times_in_a_full_one() -> None:
-    assert all(fault.short.runs > 0 for fault in faults.FAULTS.values())
-    assert faults.FAULTS["kill_worker"].full.runs >= 50
-    assert faults.FAULTS["stop_worker"].full.seconds >= 10.0
+    assert all(fault.short.runs > 0 for fault in FAULTS.values())
+    assert FAULTS["kill_worker"].full.runs >= 50
+    assert FAULTS["stop_worker"].full.seconds >= 10.0
