@@ -203,6 +203,15 @@ class Rig:
             if max(grown) > 0:
                 return members[grown.index(max(grown))]
 
+    async def until_at_most_down(self, count: int) -> None:
+        """Wait until no more workers than that are down or still starting. Raises TimeoutError."""
+
+        async def are_up() -> bool:
+            healths = [await self._health(worker) for worker in self.workers]
+            return sum(health is None for health in healths) <= count
+
+        await self.until(are_up, START_S, "the workers to be up again")
+
     async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
         """Wait for something, through outages of Redis. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
