@@ -14,6 +14,8 @@ from pipeline.audit import Report
 from pipeline.clock import to_rfc3339
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Context
+from pipeline.streams import glances, letters
+from pipeline.streams.letters import Filter
 from pipeline.streams.tallies import prune
 from stockify import cli
 from stockify.auditing import Auditor, interval
@@ -140,6 +142,47 @@ async def test_dead_letter_is_accounted_for(valkey: str, plain_database_url: str
         await store_all(context, len(CHAINS) - 1)
         (line,) = (await audited(context)).lines
     assert (line.verdict, line.raw_dead) == ("clean", 1)
+
+
+async def test_letters_that_went_back_are_no_doubles(valkey: str, plain_database_url: str) -> None:
+    """One of the processor, which then enriches it, and one of a group that has no say in it."""
+    async with instance(valkey, plain_database_url) as context:
+        await flows.append_raw(context, CHAINS[:3])
+        reader = bus.consumer(context, "stream:raw", "processor")
+        entries = await bus.take(reader, 1)
+        await reader.dead_letter(entries[0], "attempts", "delivered 6 times")
+        await reader.close()
+        other = bus.consumer(context, "stream:raw", "own")
+        (entry, *_) = await bus.take(other, 3)
+        await other.dead_letter(entry, "odd", "mine alone")
+        await other.close()
+        await flows.process(context, CHAINS[1:3])
+        found_letters = letters.read_letters(context.redis, "stream:raw:dead", Filter())
+        for letter in [letter async for letter in found_letters]:
+            assert await letters.redrive(context.redis, letter)
+        assert found(await audited(context)) == [("in flight", "", 0)]
+        await flows.process(context, [CHAINS[0], CHAINS[0]])
+        await store_all(context, 3)
+        (line,) = (await audited(context)).lines
+    assert (line.verdict, line.again, line.raw.n, line.enriched.n) == ("clean", 1, 3, 4)
+
+
+async def test_entries_that_were_replayed_are_no_doubles(
+    valkey: str, plain_database_url: str
+) -> None:
+    async with instance(valkey, plain_database_url) as context:
+        await flows.append_raw(context, CHAINS[:2])
+        await flows.process(context, CHAINS[:2])
+        await store_all(context, 2)
+        pages = [page async for page in glances.glance(context.redis, "stream:raw")]
+        for entry in pages[0]:
+            assert await glances.copy(context.redis, entry, "stream:raw", counts=True)
+        await flows.process(context, CHAINS[:2])
+        known = context.telemetry.counter("entries_known", "")
+        async with bus.working(context, store):
+            await bus.until(lambda: known.value >= 2)
+        (line,) = (await audited(context)).lines
+    assert (line.verdict, line.again, line.raw.n, line.enriched.n) == ("clean", 2, 2, 4)
 
 
 async def test_chain_that_was_made_again_by_another_revision_is_one(
