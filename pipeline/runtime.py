@@ -164,6 +164,23 @@ async def attach(
         await client.aclose()
 
 
+async def check_bus(context: Context) -> None:
+    """Raises ConfigError where Redis is not what the settings say, RedisError where it is away."""
+    if not context.settings.redis_cluster:  # the client of a cluster asks for the slots by itself
+        found: Mapping[str, Any] = await context.redis.info("cluster")
+        if found.get("cluster_enabled"):
+            raise ConfigError("Redis is a cluster: set STOCKIFY_REDIS_CLUSTER=true")
+    await layout.agree(context.redis, context.topics)
+
+
+async def until_replaced(context: Context) -> None:
+    """Ends with a ConfigError when this process's streams are not, or no longer, those in use."""
+    while True:
+        with contextlib.suppress(RedisError, OSError):
+            await check_bus(context)
+        await asyncio.sleep(LAYOUT_S)
+
+
 async def pause(stopping: asyncio.Event, seconds: float) -> None:
     """Wait that long, or until `stopping` is set."""
     with contextlib.suppress(TimeoutError):
@@ -216,7 +233,7 @@ async def _until_drained(context: Context, worker: Worker) -> None:
     """
     work = asyncio.ensure_future(worker(context))
     stop = asyncio.ensure_future(context.stopping.wait())
-    replaced = asyncio.ensure_future(_until_replaced(context))
+    replaced = asyncio.ensure_future(until_replaced(context))
     await asyncio.wait((work, stop, replaced), return_when=asyncio.FIRST_COMPLETED)
     context.stopping.set()
     stop.cancel()
@@ -233,14 +250,6 @@ async def _until_drained(context: Context, worker: Worker) -> None:
         raise reason
 
 
-async def _until_replaced(context: Context) -> None:
-    """Ends with a ConfigError when this process's streams are not, or no longer, those in use."""
-    while True:
-        with contextlib.suppress(RedisError, OSError):
-            await _check_bus(context)
-        await asyncio.sleep(LAYOUT_S)
-
-
 async def _reachable(context: Context) -> bool:
     """Wait until Redis answers; False when asked to stop before it did.
 
@@ -250,7 +259,7 @@ async def _reachable(context: Context) -> bool:
     while not context.stopping.is_set():
         try:
             await context.redis.ping()
-            await _check_bus(context)
+            await check_bus(context)
         except (RedisError, OSError) as error:
             context.telemetry.set_state("starting", f"waiting for Redis: {type(error).__name__}")
             await pause(context.stopping, jittered(attempt))
@@ -260,19 +269,11 @@ async def _reachable(context: Context) -> bool:
     return False
 
 
-async def _check_bus(context: Context) -> None:
-    """Raises ConfigError where Redis is not what the settings say, RedisError where it is away."""
-    if not context.settings.redis_cluster:  # the client of a cluster asks for the slots by itself
-        found: Mapping[str, Any] = await context.redis.info("cluster")
-        if found.get("cluster_enabled"):
-            raise ConfigError("Redis is a cluster: set STOCKIFY_REDIS_CLUSTER=true")
-    await layout.agree(context.redis, context.topics)
-
-
 async def _heartbeat(context: Context) -> None:
     key = topics.heartbeat(context.name)
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "shards": context.topics.shards}
     while True:
-        report = context.telemetry.report() | {"host": socket.gethostname(), "pid": os.getpid()}
+        report = context.telemetry.report() | process
         with contextlib.suppress(RedisError, OSError):
             await context.redis.set(key, msgspec.json.encode(report), ex=topics.HEARTBEAT_TTL_S)
         await asyncio.sleep(HEARTBEAT_S)

@@ -23,6 +23,9 @@ PARTS = {
     "peek": Entry("stockify.commands.bus_peek", "peek", "Show entries of a stream."),
     "replay": Entry("stockify.commands.bus_replay", "replay", "Append an interval once more."),
     "trim": Entry("stockify.commands.bus_trim", "trim", "Trim once, or say what would go."),
+    "reshard": Entry(
+        "stockify.commands.bus_reshard", "reshard", "Cut the bus into another number of shards."
+    ),
     "forget": Entry("stockify.commands.bus_forget", "forget", "Remove a group that is not wanted."),
 }
 

@@ -64,3 +64,24 @@ def test_no_secret_can_be_read_from_the_redacted_settings() -> None:
     )
     assert "hunter2" not in str(settings.redacted())
     assert settings.redacted()["redis_url"] == "redis://user:***@127.0.0.1:6379/0"
+
+
+def test_several_nodes_are_told_apart_and_no_password_of_them_is_shown() -> None:
+    settings = Settings(redis_url="redis://:one,two@a:1/0, redis://:three@b:2", redis_cluster=True)
+    assert settings.redis_urls() == ("redis://:one,two@a:1/0", "redis://:three@b:2")
+    assert settings.redacted()["redis_url"] == "redis://:***@a:1/0,redis://:***@b:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        pytest.param("REDIS_URL", "redis://a:1,redis://b:2", "CLUSTER", id="nodes-of-no-cluster"),
+        pytest.param("REDIS_CLUSTER", "true", "REDIS_URL", id="cluster-without-a-node"),
+    ],
+)
+def test_cluster_and_its_nodes_go_together(
+    name: str, text: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"STOCKIFY_{name}", text)
+    with pytest.raises(ConfigError, match=complaint):
+        config.load()
