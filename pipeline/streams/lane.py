@@ -24,7 +24,7 @@ from pipeline.streams.standing import Standing, numbers
 from pipeline.telemetry import Counter, Telemetry
 
 LOOK_S = 1.0
-CONFIRM_MS = 1_500  # a server that syncs each second answers within that
+CONFIRM_MS = 3_000  # a server that syncs each second answers within that, on a slow disk too
 HOLD_S = 4.0  # where the server cannot tell: a sync each second, put off by as much as two more
 LONGEST_PAUSE_S = 1.0
 
