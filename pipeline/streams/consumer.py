@@ -325,6 +325,8 @@ class Consumer:
                 if time.monotonic() >= next_reap:
                     next_reap = time.monotonic() + REAP_S
                     await self._member.reap(await self._calling.client())
+            except OutOfMemoryError:
+                continue  # the server is there, and so are the calls under way on this connection
             except (RedisError, OSError, BusUnavailable):
                 await self._calling.drop()  # the reading side says that Redis is away
 
