@@ -57,7 +57,15 @@ async def agree(redis: Redis, own: Topics) -> None:
         mine = Record(Layout(own.shards, own.tagged, time.time_ns() // 1_000_000))
         if await redis.set(topics.LAYOUT, msgspec.json.encode(mine), nx=True):
             return
-        known = await read(redis)
+    await check(redis, own)
+
+
+async def check(redis: Redis, own: Topics) -> None:
+    """Make sure that no other names than these are recorded.
+
+    Raises ConfigError where there are, RedisError.
+    """
+    known = await read(redis)
     if known is None or _is_same(known.current.topics, own):
         return
     shards = known.current.shards

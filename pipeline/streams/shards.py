@@ -91,8 +91,8 @@ class Shard:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise BusUnavailable(f"{self.consumer.stream} is worked by another member") from None
-        self._turn += 1
         await self.consumer.seek(position)
+        self._turn += 1
         self._last_seq = self._skipped = 0
 
     async def close(self) -> None:

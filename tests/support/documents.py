@@ -7,6 +7,7 @@ from tests.support.rooms import CHECKOUT
 
 _FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 _EXAMPLE = re.compile(r"(?ms)^<!-- runs: (\w+) -->\n```python\n(.*?)^```$")
+_FILE = re.compile(r"(?ms)^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -38,3 +39,8 @@ def example(page: Path, name: str) -> str:
     """The source of the example that a page marks with `<!-- runs: name -->`."""
     found = dict(_EXAMPLE.findall(page.read_text()))
     return str(found[name])
+
+
+def files_shown(page: Path) -> dict[str, str]:
+    """What a page shows as whole files, marked `<!-- file: name -->`, by name."""
+    return dict(_FILE.findall(page.read_text()))
