@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
@@ -35,11 +35,22 @@ ELSEWHERE = (AskError, TryAgainError, ClusterDownError, ReadOnlyError)
 _LOST = (ConnectionError, TimeoutError, OSError)
 
 ASK_TIMEOUT_S = 1.0  # a node that does not say at once who owns what is passed over
+OTHERS_S = 0.1  # how long the others are waited for once one has answered
+MOST_ASKED = 7
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 1.0
 
 _KEY_AFTER_COUNT = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO")
 _KEYLESS = ("CLIENT", "CLUSTER", "CONFIG", "ECHO", "INFO", "PING", "SCRIPT", "TIME")
+
+
+class _View(NamedTuple):
+    """A cluster as one node sees it; `epoch` grows with each election that it has heard of."""
+
+    ranges: tuple[tuple[int, int, str], ...]
+    nodes: list[str]
+    is_well: bool
+    epoch: int
 
 
 class Nodes:
@@ -80,26 +91,22 @@ class Nodes:
     async def refresh(self) -> None:
         """Ask who owns what; callers at the same time share one answer. Raises ConnectionError.
 
-        A node that says the cluster is well is believed first: one that was away, or is cut off,
-        still tells of owners long gone.
+        Several nodes are asked at once. The one believed finds the cluster well and has heard of
+        the latest election: one that was away, or is slow to hear, tells of owners long gone.
         """
         if self._turn.locked():
             async with self._turn:
                 return
         async with self._turn:
-            doubtful = None
-            known = random.sample(self._known, len(self._known))
-            for url in dict.fromkeys((*known, *self._seeds)):
-                try:
-                    ranges, others, is_well = await _asked(url, self._seeds[0])
-                except (RedisError, OSError):
-                    continue
-                if is_well:
-                    return self._keep(ranges, others)
-                doubtful = doubtful or (ranges, others)
-            if doubtful is None:
+            known = random.sample(self._known, min(MOST_ASKED, len(self._known)))
+            urls = list(dict.fromkeys((*known, *(() if known else self._seeds))))
+            views = await _views(urls, self._seeds[0])
+            if not views and known:
+                views = await _views(self._seeds, self._seeds[0])
+            if not views:
                 raise ConnectionError("no node of the cluster answers")
-            self._keep(*doubtful)
+            best = max(views, key=lambda view: (view.is_well, view.epoch))
+            self._keep(best.ranges, best.nodes)
 
     def _keep(self, ranges: tuple[tuple[int, int, str], ...], known: list[str]) -> None:
         self._known = known or self._known
@@ -209,10 +216,33 @@ def _as_key(word: Any) -> str | bytes:
     return word if isinstance(word, bytes) else str(word)
 
 
-async def _asked(
-    url: str, credentials: str
-) -> tuple[tuple[tuple[int, int, str], ...], list[str], bool]:
-    """The slot ranges with their owners, every node, and whether this node finds all well."""
+async def _views(urls: Sequence[str], credentials: str) -> list[_View]:
+    """What nodes answer; those that are slower than the first by more than a little are left out.
+
+    Raises ConfigError where one is no cluster's.
+    """
+    asked = {asyncio.create_task(_view(url, credentials)) for url in urls}
+    views: list[_View] = []
+    deadline: float | None = None
+    try:
+        while asked:
+            done, asked = await asyncio.wait(
+                asked, timeout=deadline, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+            for task in done:
+                with contextlib.suppress(RedisError, OSError):
+                    views.append(task.result())
+                    deadline = OTHERS_S
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    return views
+
+
+async def _view(url: str, credentials: str) -> _View:
     client = Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
@@ -238,7 +268,12 @@ async def _asked(
         ]
         ranges.append((int(first), int(last), urls[0]))
         known += urls
-    return tuple(sorted(ranges)), list(dict.fromkeys(known)), "cluster_state:ok" in _text(state)
+    return _View(
+        tuple(sorted(ranges)),
+        list(dict.fromkeys(known)),
+        state["cluster_state"] == "ok",
+        int(state["cluster_current_epoch"]),
+    )
 
 
 def _url(credentials: str, host: str, port: int) -> str:
@@ -246,7 +281,3 @@ def _url(credentials: str, host: str, port: int) -> str:
     user_info = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     bracketed = f"[{host}]" if ":" in host else host
     return urlunsplit((parts.scheme, f"{user_info}{bracketed}:{port}", "", parts.query, ""))
-
-
-def _text(answer: Any) -> str:
-    return answer.decode() if isinstance(answer, bytes) else str(answer)

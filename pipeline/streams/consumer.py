@@ -27,6 +27,7 @@ from pipeline.streams.pending import Pending
 from pipeline.streams.reading import Reading
 
 BLOCK_MS = 1_000  # below the socket time-out, so that a quiet stream is no error
+LONGEST_PAUSE_S = 1.0  # between attempts: a replica may have taken over meanwhile
 MOST_IN_FLIGHT = 8_192  # entries handed out and not finished; 200 B each on the server
 REAP_S = 30.0
 
@@ -135,12 +136,12 @@ class Consumer:
                     self._in_work.hand_out(entries := await self._next(count, block_ms))
             except (*AWAY, BusUnavailable) as error:
                 await self._drop(error)
-                await pause(self._stopping, jittered(attempt))
+                await pause(self._stopping, jittered(attempt, cap_s=LONGEST_PAUSE_S))
                 attempt += 1
                 continue
             except OutOfMemoryError:  # a beat cannot be written; what was read can wait
                 self._telemetry.set_state("degraded", "Redis is out of memory")
-                await pause(self._stopping, jittered(attempt))
+                await pause(self._stopping, jittered(attempt, cap_s=LONGEST_PAUSE_S))
                 attempt += 1
                 continue
             except ResponseError as error:
@@ -381,7 +382,7 @@ class Consumer:
                 if attempt:
                     self._telemetry.set_state("draining" if self._stopping.is_set() else "ready")
                 return answer
-            await asyncio.sleep(jittered(attempt))
+            await asyncio.sleep(jittered(attempt, cap_s=LONGEST_PAUSE_S))
             attempt += 1
 
     async def _drop(self, error: BaseException) -> None:
