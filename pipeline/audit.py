@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from pipeline.streams.tallies import NONE, Bucket, Count, Stage
+from pipeline.streams.tallies import NONE, Bucket, Count, Stage, merged
 
 STORED_KIND = "chain"  # of what is enriched, only chains go to Postgres
 PROCESSOR, STORAGE = "processor", "storage"  # whose finishing the later stages show
 ENRICHED, POSTGRES = "enriched", "Postgres"
+ALL_SHARDS = -1
 
 CLEAN = "clean"
 IN_FLIGHT = "in flight"
@@ -91,25 +92,61 @@ def began(stages: Sequence[Stage], horizon: int) -> int | None:
     return min((minute for minute, _kind in counted if minute >= horizon), default=None)
 
 
-def judge(shards: Sequence[Shard], first_minute: int, last_minute: int, horizon: int) -> Report:
+def judge(
+    shards: Sequence[Shard],
+    first_minute: int,
+    last_minute: int,
+    horizon: int,
+    past: Sequence[Shard] | None = None,
+) -> Report:
     """Compare every minute in [first_minute, last_minute] of every shard.
 
     What was received before a shard's tally began is not judged; nor is, in the minute in which it
-    began, what only the later stages have counted.
+    began, what only the later stages have counted. `past` are shards of earlier cuts, where there
+    were some: Postgres does not know by which cut an entry came, so a minute that is not in order
+    shard by shard is then judged as a whole, with ALL_SHARDS for its shard.
     """
     lines: list[Line] = []
     for shard in shards:
-        since = began(shard.before, horizon)
-        if since is None:
-            continue
-        buckets = {bucket for stage in shard.before for bucket in stage.tally.counted}
-        buckets |= {(minute, STORED_KIND) for minute in shard.stored}
-        lines += [
-            _line(shard, bucket, is_first=bucket[0] == since)
-            for bucket in buckets
-            if max(since, first_minute) <= bucket[0] <= last_minute
-        ]
+        lines += _lines(shard, first_minute, last_minute, horizon)
+    if past is not None:
+        by_bucket: dict[Bucket, list[Line]] = {}
+        for line in lines:
+            by_bucket.setdefault((line.minute, line.kind), []).append(line)
+        lines = []
+        old = {bucket for shard in past for stage in shard.before for bucket in stage.tally.counted}
+        for line in _lines(_together([*shards, *past]), first_minute, last_minute, horizon):
+            bucket = (line.minute, line.kind)
+            own = by_bucket.get(bucket, [])
+            is_settled = own and bucket not in old and all(one.verdict == CLEAN for one in own)
+            lines += own if is_settled else [line]
     return Report(tuple(sorted(lines, key=lambda line: (line.minute, line.shard, line.kind))))
+
+
+def _lines(shard: Shard, first_minute: int, last_minute: int, horizon: int) -> list[Line]:
+    since = began(shard.before, horizon)
+    if since is None:
+        return []
+    buckets = {bucket for stage in shard.before for bucket in stage.tally.counted}
+    buckets |= {(minute, STORED_KIND) for minute in shard.stored}
+    return [
+        _line(shard, bucket, is_first=bucket[0] == since)
+        for bucket in buckets
+        if max(since, first_minute) <= bucket[0] <= last_minute
+    ]
+
+
+def _together(shards: Sequence[Shard]) -> Shard:
+    """Several shards as one."""
+    stored: dict[int, Count] = {}
+    for shard in shards:
+        for minute, count in shard.stored.items():
+            stored[minute] = stored.get(minute, NONE).plus(count)
+    before, after = (
+        (merged([pair[0] for pair in pairs]), merged([pair[1] for pair in pairs]))
+        for pairs in ([shard.before for shard in shards], [shard.after for shard in shards])
+    )
+    return Shard(ALL_SHARDS, before, after, stored)
 
 
 def is_double(line: Line, identities: Collection[int]) -> bool:
@@ -157,9 +194,9 @@ def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:
         if stored is not None and bucket not in enriched.unfinished:
             wanted = enriched_count.less(again).less(enriched_dead)
             exact_contracts = again.n == 0 and (enriched_dead.n == 0 or enriched_dead.c > 0)
-            found = _together(found, _second_hop(wanted, stored, exact_contracts))
+            found = _graver(found, _second_hop(wanted, stored, exact_contracts))
         elif stored is not None:
-            found = _together(found, (IN_FLIGHT, "", NONE))
+            found = _graver(found, (IN_FLIGHT, "", NONE))
     verdict, where, off = found
     waiting = (stage.unfinished.get(bucket, NONE).n for stage in shard.before)
     return Line(
@@ -209,7 +246,7 @@ def _second_hop(wanted: Count, stored: Count, exact_contracts: bool) -> Found:
     return CLEAN, "", NONE
 
 
-def _together(first: Found, second: Found) -> Found:
+def _graver(first: Found, second: Found) -> Found:
     """Of both hops: a fault of the first explains the second, unless entries are lost at both."""
     if first[0] == second[0] == MISSING:
         return MISSING, f"{ENRICHED}, {POSTGRES}", first[2].plus(second[2])

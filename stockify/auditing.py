@@ -6,12 +6,11 @@ known for one; a fault is believed when it is still there on reading again.
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
 
-from pipeline import audit
+from pipeline import audit, layout
 from pipeline.audit import PROCESSOR, STORAGE, Line, Report, Shard
 from pipeline.clock import to_datetime
 from pipeline.database import Database
@@ -63,43 +62,50 @@ class Auditor:
             await asyncio.sleep(AGAIN_S)
 
     async def _once(self, minutes: Interval) -> Report:
-        before = await self._stages()
+        record = await layout.read(self._redis)
+        past = [cut.topics for cut in record.past] if record else []
+        own = _streams(self._topics)
+        ways = [
+            *own,
+            *dict.fromkeys(way for cut in past for way in _streams(cut) if way not in own),
+        ]
+        before = [await self._stages(way) for way in ways]
         begins = [audit.began(stages, minutes.horizon) for stages in before]
         known = [minute for minute in begins if minute is not None]
         if not known:
             return Report(())
         last = _last(before) + 1 if minutes.last is None else minutes.last
         stored = await self._stored(max(minutes.first, min(known)), last)
-        after = await self._stages()
+        after = [await self._stages(way) for way in ways]
         shards = [
-            Shard(number, before[number], after[number], stored[number])
-            for number in range(self._topics.shards)
+            Shard(number, before[number], after[number], stored.get(number, {}))
+            for number in range(len(ways))
         ]
-        report = audit.judge(shards, minutes.first, last, minutes.horizon)
+        count = len(own)
+        report = audit.judge(
+            shards[:count], minutes.first, last, minutes.horizon, shards[count:] if past else None
+        )
         doubles = [line for line in report.faults if await self._is_double(line)]
         return audit.with_doubles(report, doubles) if doubles else report
 
-    async def _stages(self) -> list[tuple[Stage, Stage]]:
-        return [
-            (
-                await read_stage(self._redis, self._topics.raw(number), PROCESSOR),
-                await read_stage(self._redis, self._topics.enriched(number), STORAGE),
-            )
-            for number in self._shards()
-        ]
+    async def _stages(self, way: tuple[str, str]) -> tuple[Stage, Stage]:
+        return (
+            await read_stage(self._redis, way[0], PROCESSOR),
+            await read_stage(self._redis, way[1], STORAGE),
+        )
 
-    async def _stored(self, first: int, last: int) -> list[dict[int, Count]]:
+    async def _stored(self, first: int, last: int) -> dict[int, dict[int, Count]]:
         """Of each shard what Postgres holds, by minute."""
-        found: list[dict[int, Count]] = [defaultdict(lambda: NONE) for _ in self._shards()]
+        found: dict[int, dict[int, Count]] = {}
         for start in range(first, last + 1, _WINDOW_MINUTES):
             rows = await self._database.fetch(
                 "ledger_tally", **_between(start, min(last + 1, start + _WINDOW_MINUTES))
             )
             for row in rows:
-                minutes = found[self._shard_of(row["symbol"])]
+                minutes = found.setdefault(self._shard_of(row["symbol"]), {})
                 one = Count(row["n"], row["h"], row["c"])
-                minutes[row["minute"]] = minutes[row["minute"]].plus(one)
-        return [dict(minutes) for minutes in found]
+                minutes[row["minute"]] = minutes.get(row["minute"], NONE).plus(one)
+        return found
 
     async def _is_double(self, line: Line) -> bool:
         if line.verdict != audit.MISSING or line.where != audit.POSTGRES:
@@ -119,6 +125,11 @@ class Auditor:
         underlying, dash, expiry = symbol.rpartition("-")
         is_chain = bool(dash) and len(expiry) == 8 and expiry.isdigit()
         return self._topics.shard_of(underlying if is_chain else symbol)
+
+
+def _streams(topics: Topics) -> list[tuple[str, str]]:
+    """Raw and enriched of every shard."""
+    return [(topics.raw(shard), topics.enriched(shard)) for shard in range(topics.shards)]
 
 
 def _last(shards: Sequence[tuple[Stage, Stage]]) -> int:

@@ -5,7 +5,7 @@ reading twice. It changes nothing but what is asked to be pruned.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -84,6 +84,7 @@ class Count(msgspec.Struct, frozen=True):
 
 NONE = Count()
 Bucket = tuple[int, str]  # minute since 1970, kind
+_Key = TypeVar("_Key", Bucket, str)
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -116,6 +117,22 @@ async def read_stage(redis: Redis, stream: str, group: str) -> Stage:
     return Stage(parse_tally(held), _unfinished(found), bool(is_whole))
 
 
+def merged(stages: Sequence[Stage]) -> Stage:
+    """Several streams as if they were one."""
+    counted: dict[Bucket, Count] = {}
+    dead: dict[Bucket, dict[str, Count]] = {}
+    again: dict[Bucket, dict[str, Count]] = {}
+    unfinished: dict[Bucket, Count] = {}
+    for stage in stages:
+        _add(counted, stage.tally.counted)
+        _add(unfinished, stage.unfinished)
+        for sums, kind in ((dead, stage.tally.dead), (again, stage.tally.again)):
+            for bucket, by_group in kind.items():
+                _add(sums.setdefault(bucket, {}), by_group)
+    whole = all(stage.is_whole for stage in stages)
+    return Stage(Tally(counted, dead, again), unfinished, whole)
+
+
 async def prune(redis: Redis, stream: str, before_minute: int) -> int:
     """Forget the minutes before one; gives how many fields went."""
     key = topics.tally(stream)
@@ -141,6 +158,11 @@ def parse_tally(held: Mapping[bytes, bytes]) -> Tally:
             by_group = kinds.setdefault(bucket, {})
             by_group[group] = _with(by_group.get(group, NONE), what, int(value))
     return tally
+
+
+def _add(sums: dict[_Key, Count], more: Mapping[_Key, Count]) -> None:
+    for key, count in more.items():
+        sums[key] = sums.get(key, NONE).plus(count)
 
 
 def _with(count: Count, what: str, value: int) -> Count:

@@ -163,7 +163,7 @@ def _table(lines: tuple[Line, ...]) -> Table:
         stored = line.stored
         table.add_row(
             to_datetime(line.minute * MINUTE_NS).astimezone(IST).strftime("%d %b %H:%M"),
-            str(line.shard),
+            "all" if line.shard == comparison.ALL_SHARDS else str(line.shard),
             line.kind,
             *(f"{line.raw.n}{f'+{line.again}' if line.again else ''}", _some(line.raw_dead)),
             *(str(line.enriched.n), _some(line.enriched_dead)),

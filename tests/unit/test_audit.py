@@ -235,6 +235,29 @@ def test_shards_are_judged_each_for_itself() -> None:
     assert [(line.shard, line.verdict) for line in report.lines] == [(0, "clean"), (1, "missing")]
 
 
+def test_minute_of_an_earlier_cut_is_judged_as_a_whole() -> None:
+    """Before, shard 0 had both; by the cut of today Postgres's second entry is shard 1's."""
+    old = (stage("a", "b"), stage("a", "b", c=LEGS))
+    new = (stage(minute=MINUTE + 1), stage())
+    first = Shard(0, old, old, {MINUTE: total("a", c=LEGS)})
+    second = Shard(1, new, new, {MINUTE: total("b", c=LEGS)})
+    apart = audit.judge([first, second], 0, MINUTE + 9, 0)
+    assert [line.verdict for line in apart.faults] == ["missing"]
+    whole = audit.judge([first, second], 0, MINUTE + 9, 0, [])
+    assert [(line.shard, line.verdict) for line in whole.lines] == [(audit.ALL_SHARDS, "clean")]
+
+
+def test_shards_that_are_no_more_count_too() -> None:
+    gone = Shard(1, (stage("b"), stage("b", c=LEGS)), (stage("b"), stage("b", c=LEGS)), {})
+    held = {MINUTE: total("a", "b", c=LEGS)}
+    kept = Shard(0, (stage("a"), stage("a", c=LEGS)), (stage("a"), stage("a", c=LEGS)), held)
+    (line,) = audit.judge([kept], 0, MINUTE, 0, [gone]).lines
+    assert (line.verdict, line.raw.n) == ("clean", 2)
+    lost = Shard(0, kept.before, kept.after, {MINUTE: total("a", c=LEGS)})
+    (line,) = audit.judge([lost], 0, MINUTE, 0, [gone]).lines
+    assert (line.shard, line.verdict) == (audit.ALL_SHARDS, "missing")
+
+
 def test_tally_is_read_from_its_hash() -> None:
     tally = parse_tally(
         {
