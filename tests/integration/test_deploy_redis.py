@@ -99,6 +99,8 @@ async def test_workers_may_do_what_the_bus_needs(port: int) -> None:
         await producer.append(stream, bus.entry(1))
         await producer.close()
         await producer.settle(stream, [bus.entry(1)])  # kills the old connection at the server
+        assert await producer.confirm(stream, 3_000)
+        assert (await producer.standing(stream)).newest.seq == 1
         await producer.close()
         consumer = Consumer(
             context, stream, "group", dead_stream=context.topics.dead(), start="earliest"
