@@ -63,6 +63,7 @@ $(INSTALLED_FOR_TESTS): $(INSTALL_INPUTS)
 # Peers are not held to constraints.txt: they are measured as their own users install them.
 $(INSTALLED_FOR_BENCH): setup/bench-requirements.txt setup/venv.sh
 	@CONSTRAINTS= setup/venv.sh $(BENCH_VENV) --requirement setup/bench-requirements.txt
+	@command -v redis-benchmark >/dev/null || setup/test-needs.sh redis
 	@touch $@
 
 page: $(INSTALLED) # keeps its own record of what it was built from

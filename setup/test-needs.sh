@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Fetches what the tests need beside Python packages; what is there already costs nothing.
 #
+#   setup/test-needs.sh [chromium|redis|faketime|timescale]...     everything, or only these
+#
 #   Chromium            the page's tests; from the system's packages, so only root can install it
-#   Debian's Redis      a second kind of server for the bus; unpacked into the cache, never
-#                       installed, so that no service starts and no root is needed
+#   Debian's Redis      a second kind of server for the bus, and redis-benchmark; unpacked into the
+#                       cache, never installed, so that no service starts and no root is needed
 #   libfaketime         a clock that can be moved, for the server of the fault tests; unpacked into
 #                       the cache as well
 #   TimescaleDB         a Debian chroot in the cache; only root can build and enter it
@@ -123,7 +125,7 @@ provide_timescale() {
 }
 
 mkdir -p "$cache"
-provide_chromium
-provide_redis
-provide_faketime
-provide_timescale
+[[ $# -gt 0 ]] || set -- chromium redis faketime timescale
+for need in "$@"; do
+  "provide_$need"
+done

@@ -17,6 +17,7 @@ from rich.table import Table
 from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
+    "bus": ("stockify.bench.bus", "frames appended and read by one process, beside other people's"),
     "faults": (
         "stockify.bench.faults.measuring",
         "what is lost or double after each of ten faults",

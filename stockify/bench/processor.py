@@ -9,7 +9,6 @@ over the slices. Bodies are of many instants of a simulated day.
 
 import asyncio
 import contextlib
-import secrets
 import statistics
 import subprocess
 import tempfile
@@ -31,9 +30,8 @@ from pipeline.models import RAW_CHAIN_TYPE
 from pipeline.streams import Producer
 from pipeline.topics import Topics, sequence
 from stockify import plan, warm
+from stockify.bench import embedded
 from stockify.bench.report import Line, Report
-from stockify.engines.valkey import Valkey
-from stockify.processes import Launch
 from workers.simulator import answers, exchange
 from workers.simulator.market import Market
 
@@ -44,7 +42,6 @@ APART_NS = 300 * SECOND_NS
 SLICES = 15
 CHAINS_A_SLICE = 240
 DEADLINE_S = 240.0  # with a first compilation of every kernel
-STOP_S = 15.0
 
 
 class _Slice(msgspec.Struct, frozen=True):
@@ -215,45 +212,10 @@ def _processing(directory: Path) -> Iterator[_Work]:
     if "processor" in warm.cold_roles():
         filling = warm.launch("processor")
         subprocess.run(filling.argv, env=dict(filling.env), check=True)
-    port = plan.Ports().free()
-    engine = Valkey(directory / "valkey", port, secrets.token_urlsafe(24))
-    settings = Settings(redis_url=engine.url)
-    with (
-        _running(engine.prepare(plan.environment(settings, "processor")), directory / "valkey.log"),
-        contextlib.closing(redis.Redis.from_url(engine.url)) as client,
-    ):
-        _until_up(client)
+    with embedded.valkey(directory) as url:
+        settings = Settings(redis_url=url)
         log = directory / "processor.log"
-        with _running(plan.launch("processor", settings), log) as pid:
+        with embedded.running(plan.launch("processor", settings), log) as pid:
             work = _Work(settings, psutil.Process(pid), log)
             with contextlib.closing(work):
                 yield work
-
-
-@contextlib.contextmanager
-def _running(launch: Launch, log: Path) -> Iterator[int]:
-    """The pid of what a launch describes; told to stop afterwards."""
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            launch.argv, env=dict(launch.env), cwd=launch.cwd, stdout=output, stderr=output
-        )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _until_up(client: redis.Redis) -> None:
-    deadline = time.monotonic() + STOP_S
-    while True:
-        with contextlib.suppress(redis.RedisError):
-            client.ping()
-            return
-        if time.monotonic() > deadline:
-            raise RuntimeError("the embedded Valkey did not come up")
-        time.sleep(0.02)
