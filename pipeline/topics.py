@@ -46,6 +46,12 @@ class Topics(msgspec.Struct, frozen=True):
         """The shard that carries an underlying: crc32 of its name, modulo the shards."""
         return zlib.crc32(underlying.encode()) % self.shards
 
+    def shard_of_key(self, key: str) -> int:
+        """The shard of an entry's key: an underlying, or a chain (`NIFTY-20260127`)."""
+        underlying, dash, expiry = key.rpartition("-")
+        is_chain = dash and len(expiry) == 8 and expiry.isdigit()
+        return self.shard_of(underlying if is_chain else key)
+
     def raw(self, shard: int = 0) -> str:
         """The stream of provider bodies."""
         return f"stream:raw{self._suffix(shard)}"

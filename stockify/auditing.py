@@ -65,10 +65,8 @@ class Auditor:
         record = await layout.read(self._redis)
         past = [cut.topics for cut in record.past] if record else []
         own = _streams(self._topics)
-        ways = [
-            *own,
-            *dict.fromkeys(way for cut in past for way in _streams(cut) if way not in own),
-        ]
+        gone = dict.fromkeys(way for cut in past for way in _streams(cut) if way not in own)
+        ways = [*own, *gone]
         before = [await self._stages(way) for way in ways]
         begins = [audit.began(stages, minutes.horizon) for stages in before]
         known = [minute for minute in begins if minute is not None]
@@ -102,7 +100,7 @@ class Auditor:
                 "ledger_tally", **_between(start, min(last + 1, start + _WINDOW_MINUTES))
             )
             for row in rows:
-                minutes = found.setdefault(self._shard_of(row["symbol"]), {})
+                minutes = found.setdefault(self._topics.shard_of_key(row["symbol"]), {})
                 one = Count(row["n"], row["h"], row["c"])
                 minutes[row["minute"]] = minutes.get(row["minute"], NONE).plus(one)
         return found
@@ -113,18 +111,13 @@ class Auditor:
         rows = await self._database.fetch(
             "ledger_identities", **_between(line.minute, line.minute + 1)
         )
+        shard_of = self._topics.shard_of_key
         identities = {
-            row["identity"] for row in rows if self._shard_of(row["symbol"]) == line.shard
+            row["identity"]
+            for row in rows
+            if line.shard in (audit.ALL_SHARDS, shard_of(row["symbol"]))
         }
         return audit.is_double(line, identities)
-
-    def _shards(self) -> Sequence[int]:
-        return range(self._topics.shards)
-
-    def _shard_of(self, symbol: str) -> int:
-        underlying, dash, expiry = symbol.rpartition("-")
-        is_chain = bool(dash) and len(expiry) == 8 and expiry.isdigit()
-        return self._topics.shard_of(underlying if is_chain else symbol)
 
 
 def _streams(topics: Topics) -> list[tuple[str, str]]:

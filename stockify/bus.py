@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from pipeline import layout
 from pipeline.clock import Clock
 from pipeline.cluster import primaries
 from pipeline.config import Settings
@@ -62,6 +63,16 @@ class Bus:
             known = ", ".join(await self.streams())
             raise ConfigError(f"no stream {text!r}; there are: {known}")
         return found
+
+    async def cuts(self) -> list[Topics]:
+        """The names in use, then those of earlier cuts into other numbers of shards."""
+        record = await layout.read(self.redis)
+        return [self.topics, *(cut.topics for cut in reversed(record.past if record else ()))]
+
+    def successor(self, stream: str, key: str) -> str:
+        """The stream that stands in the place of one of an earlier cut, for entries of a key."""
+        name = stream.removeprefix(Topics().stream("")).partition(":{")[0]
+        return self.topics.stream(name, self.topics.shard_of_key(key))
 
     async def states(self, streams: Sequence[str]) -> list[StreamState]:
         """How these streams stand."""

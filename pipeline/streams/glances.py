@@ -48,7 +48,8 @@ _COPY = Script(
     + """
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not entry then return {} end
-local epoch = epoch_of(KEYS[2], KEYS[3])
+local epoch, retired = epoch_of(KEYS[2], KEYS[3])
+if retired then return redis.error_reply(RETIRED) end
 local seq = redis.call('HINCRBY', KEYS[3], 'seq', 1)
 local fields = {'seq', seq, 'epoch', epoch}
 for i = 1, #entry[2], 2 do

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from pipeline import topics
-from pipeline.entries import Appended
+from pipeline.entries import Appended, NewEntry, decode_entry
+from pipeline.errors import StreamRetired
 from pipeline.runtime import Redis
 from pipeline.streams.glances import Glance, glance
+from pipeline.streams.producer import Producer
 from pipeline.streams.scripts import EPOCH, IDS, Script
 from pipeline.streams.tally import again_bucket_of, dead_bucket_of, identity
 
@@ -32,7 +35,8 @@ local letter = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not letter then return {} end
 local own = {}
 for i = 5, #ARGV do own[ARGV[i]] = true end
-local epoch = epoch_of(KEYS[2], KEYS[3])
+local epoch, retired = epoch_of(KEYS[2], KEYS[3])
+if retired then return redis.error_reply(RETIRED) end
 local seq = redis.call('HINCRBY', KEYS[3], 'seq', 1)
 local fields = {'seq', seq, 'epoch', epoch}
 for i = 1, #letter[2], 2 do
@@ -122,7 +126,8 @@ async def read_fields(redis: Redis, stream: str, stream_id: str) -> dict[bytes, 
 async def redrive(redis: Redis, letter: Letter) -> Appended | None:
     """Send a letter back to the stream it came from, as a new entry with the same message id.
 
-    None where it has gone back before, or was removed: so the call may be repeated.
+    None where it has gone back before, or was removed: so the call may be repeated. Raises
+    StreamRetired, and then the letter stays, where another stream stands in the place of that one.
     """
     source = letter.stream
     keys = (letter.dead_stream, source, topics.sequence(source), topics.tally(source))
@@ -133,10 +138,41 @@ async def redrive(redis: Redis, letter: Letter) -> Appended | None:
         identity(letter.id),
         *(*_ADDED, "seq", "epoch", "src"),
     )
-    answer: list[Any] = await _REDRIVE.call(redis, keys, arguments)
+    try:
+        answer: list[Any] = await _REDRIVE.call(redis, keys, arguments)
+    except ResponseError as error:
+        if str(error).startswith("RETIRED "):
+            raise StreamRetired(f"{source} is retired") from error
+        raise
     if not answer:
         return None
     return Appended(answer[1].decode(), int(answer[2]), answer[0].decode())
+
+
+async def move(redis: Redis, producer: Producer, letter: Letter, target: str) -> Appended | None:
+    """Send a letter to the stream that stands in the place of its own; None where it is gone.
+
+    Two steps, since the two may be at different servers: appended unless it is found there, then
+    removed. Repeated after a failure in between it finds what it appended, while that is kept.
+    """
+    fields = await read_fields(redis, letter.dead_stream, letter.stream_id)
+    if fields is None:
+        return None
+    old = decode_entry(letter.stream_id.encode(), fields)
+    entry = NewEntry(
+        id=old.id,
+        type=old.type,
+        key=old.key,
+        ts=old.ts,
+        te=old.te,
+        traceparent=old.traceparent,
+        enc=old.enc,
+        meta=old.meta,
+        data=old.data,
+    )
+    (place,) = await producer.settle(target, [entry])
+    await drop(redis, letter)
+    return place
 
 
 async def drop(redis: Redis, letter: Letter) -> bool:

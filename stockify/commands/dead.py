@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.clock import to_rfc3339
-from pipeline.errors import ConfigError
-from pipeline.streams import letters
+from pipeline.errors import ConfigError, StreamRetired
+from pipeline.streams import Producer, letters
 from pipeline.streams.letters import Filter, Letter
 from stockify import entry_lines
 from stockify.bus import Bus, attached
@@ -170,7 +170,7 @@ def _table(found: list[Letter]) -> Table:
 
 async def _show(stream_id: str, stream: str) -> None:
     async with attached("dead") as bus:
-        for name in await bus.named(stream):
+        for name in await _dead_streams(bus, stream):
             fields = await letters.read_fields(bus.redis, name, stream_id)
             if fields is not None:
                 for text in entry_lines.full(stream_id, fields):
@@ -203,11 +203,20 @@ async def _redrive(bus: Bus, letter: Letter) -> int:
     if not letter.stream:
         click.echo(f"{letter.stream_id}: does not say where it came from", err=True)
         return 0
-    place = await letters.redrive(bus.redis, letter)
+    source = letter.stream
+    try:
+        place = await letters.redrive(bus.redis, letter)
+    except StreamRetired:
+        source = bus.successor(source, letter.key)
+        producer = Producer(bus.settings, "dead")
+        try:
+            place = await letters.move(bus.redis, producer, letter, source)
+        finally:
+            await producer.close()
     if place is None:
         click.echo(f"{letter.stream_id}: was gone already", err=True)
         return 0
-    click.echo(f"{letter.stream_id}: {letter.id} → {letter.stream} {place.stream_id}")
+    click.echo(f"{letter.stream_id}: {letter.id} → {source} {place.stream_id}")
     return 1
 
 
@@ -235,6 +244,8 @@ async def _matching(
 
 
 async def _dead_streams(bus: Bus, stream: str) -> list[str]:
-    """The streams that are meant; none yet is no error where nothing was ever set aside."""
-    own = [bus.topics.dead(shard) for shard in bus.shards()]
-    return own if stream == "dead" else await bus.named(stream)
+    """The streams that are meant, those of earlier cuts too; none yet is no error."""
+    if stream != "dead":
+        return await bus.named(stream)
+    cuts = await bus.cuts()
+    return list(dict.fromkeys(cut.dead(shard) for cut in cuts for shard in range(cut.shards)))

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline import bodies, dhan, topics
+from pipeline import bodies, dhan, layout, topics
 from pipeline.clock import to_rfc3339
+from pipeline.layout import Layout, Record
 from pipeline.models import RAW_CHAIN_TYPE
 from pipeline.streams import Consumer
 from stockify import cli
@@ -230,3 +231,24 @@ async def test_dead_letters_are_listed_shown_sent_back_and_dropped(url: str) -> 
         assert [fields[b"id"].decode() for _id, fields in entries[4:]] == [
             flows.raw(CHAINS[number]).id for number in (3, 1, 2)
         ]
+
+
+async def test_letter_of_an_earlier_cut_goes_to_the_stream_in_its_place(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bus.context(url) as context:
+        await set_aside(context)
+        await context.redis.hset(topics.sequence("stream:raw"), "retired", "1")
+        record = Record(current=Layout(4, False, 2), past=(Layout(1, False, 1),))
+        await layout.write(context.redis, record)
+        monkeypatch.setenv("STOCKIFY_SHARDS", "4")
+        assert (await run("dead", "list")).startswith("4 dead letters")
+        said = await run("dead", "redrive", "--all", "--yes")
+        assert said.endswith("4 of 4 letters sent back\n")
+        assert await run("dead", "list") == "no dead letters\n"
+        entries = await context.redis.xrange("stream:raw:{0}")
+        assert [fields[b"id"].decode() for _id, fields in entries] == [
+            flows.raw(chain).id for chain in CHAINS
+        ]
+        assert {fields[b"data"] for _id, fields in entries} == {b"a body"}
+        assert await context.redis.xlen("stream:raw") == 4  # it takes nothing more

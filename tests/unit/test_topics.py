@@ -40,3 +40,12 @@ def test_underlyings_keep_their_shard_and_spread() -> None:
     assert sharded.shard_of("NIFTY") == sharded.shard_of("NIFTY")
     spread = Counter(sharded.shard_of(f"STOCK{n}") for n in range(400))
     assert set(spread) == {0, 1, 2, 3}
+
+
+def test_chain_is_in_the_shard_of_its_underlying() -> None:
+    cut = Topics(shards=1_000)
+    assert cut.shard_of_key("NIFTY-20260127") == cut.shard_of_key("NIFTY") == cut.shard_of("NIFTY")
+    assert cut.shard_of_key("BAJAJ-AUTO") == cut.shard_of("BAJAJ-AUTO")
+    assert cut.shard_of_key("BAJAJ-AUTO-20260127") == cut.shard_of("BAJAJ-AUTO")
+    assert cut.stream("signals", 3) == "stream:signals:{3}"
+    assert Topics().replay("raw") == "stream:replay:raw"
