@@ -22,7 +22,7 @@ from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable, ConfigError, StockifyError
 from stockify import page, plan, warm
-from stockify.engines import postgres, postgres_place, valkey
+from stockify.engines import postgres, postgres_place, servers, valkey
 from stockify.instance import StateDirectory
 
 MIN_PYTHON = (3, 11)
@@ -178,8 +178,8 @@ async def _redis(settings: Settings) -> AsyncIterator[Check]:
         yield Check(Mark.GOOD, "redis", "the embedded one, not running now")
         return
     try:
-        findings = await valkey.findings(settings.redis_url)
-        skew_s = await _redis_skew_s(settings.redis_url)
+        findings = await servers.findings(settings)
+        skew_s = await _redis_skew_s(settings)
     except BusUnavailable as error:
         yield Check(Mark.BAD, "redis", str(error), "start it, or correct STOCKIFY_REDIS_URL")
         return
@@ -193,11 +193,13 @@ async def _redis(settings: Settings) -> AsyncIterator[Check]:
     yield Check(mark, "clock", f"{skew_s * 1e3:+.0f} ms from Redis's", advice)
 
 
-async def _redis_skew_s(url: str) -> float:
+async def _redis_skew_s(settings: Settings) -> float:
+    """The greatest difference of a server's clock from ours."""
     before_s = Clock().now_ns() / 1e9
-    ((seconds, microseconds),) = await valkey.ask(url, ("TIME",))
-    after_s = Clock().now_ns() / 1e9
-    return int(seconds) + int(microseconds) / 1e6 - (before_s + after_s) / 2
+    times = await servers.ask_owners(settings, ("TIME",))
+    ours_s = (before_s + Clock().now_ns() / 1e9) / 2
+    skews = [int(seconds) + int(microseconds) / 1e6 - ours_s for seconds, microseconds in times]
+    return max(skews, key=abs)
 
 
 async def _postgres(settings: Settings) -> AsyncIterator[Check]:

@@ -23,7 +23,7 @@ from pipeline.topics import Topics
 from stockify import health, plan, tokens, warm
 from stockify.crew import Crew, StartFailed, holds_within, together
 from stockify.display import Display
-from stockify.engines import postgres, valkey
+from stockify.engines import postgres, servers, valkey
 from stockify.engines.postgres import Postgres
 from stockify.engines.valkey import Valkey
 from stockify.health import Health
@@ -143,7 +143,8 @@ class Supervisor:
         url = self._settings.redis_url
         if url:
             with self._display.step(f"Redis at {config.redact_url(url)}"):
-                for finding in await valkey.findings(url):
+                await servers.check_kind(self._settings)
+                for finding in await servers.findings(self._settings):
                     self._display.say(f"! Redis: {finding.text}")
             return url
         port = self._ports.usual("Valkey", valkey.USUAL_PORT)
@@ -231,12 +232,12 @@ class Supervisor:
         self._display.say(f"\n  market  {market}\n  page    {made.gateway_url}/#token={token}\n")
 
     async def _first_chain(self, made: Plan) -> None:
-        topics = Topics(shards=made.settings.shards)
+        topics = Topics(shards=made.settings.shards, tagged=made.settings.redis_cluster)
         commands = [("HLEN", topics.catalog(shard)) for shard in range(made.settings.shards)]
 
         async def has_chain() -> bool:
             with contextlib.suppress(BusError):
-                sizes = await valkey.ask(made.settings.redis_url, *commands)
+                sizes = await servers.ask_owners(made.settings, *commands)
                 return any(isinstance(size, int) and size > 0 for size in sizes)
             return False
 

@@ -11,7 +11,7 @@ from pipeline import config
 from pipeline.errors import ConfigError
 from stockify.instance import StateDirectory
 
-EXPORTED = ("redis_url", "database_url", "shards", "clock", "state_dir")
+EXPORTED = ("redis_url", "redis_cluster", "database_url", "shards", "clock", "state_dir")
 
 
 @click.command()

@@ -232,8 +232,11 @@ def _role(node: Node) -> str:
 def _is_well(node: Node) -> bool:
     try:
         state, role = node.state(), node.command("ROLE")
+        slots = node.command("CLUSTER SLOTS")
     except RedisError:
         return False
+    if any(len(nodes) < 2 for _, _, *nodes in slots):
+        return False  # it has not heard of every replica
     if state["cluster_state"] != "ok" or state["cluster_slots_ok"] != str(SLOTS):
         return False
     return bool(role[0] == "master" or role[3] == "connected")

@@ -121,7 +121,7 @@ async def findings(url: str) -> list[Finding]:
     """What is wrong with the settings of a Redis that is not ours. Raises BusUnavailable."""
     names = ("maxmemory-policy", "notify-keyspace-events", "appendonly")
     answers = await ask(url, *(("CONFIG", "GET", name) for name in names), ("INFO", "server"))
-    values = {name: _config_value(answer) for name, answer in zip(names, answers[:3], strict=True)}
+    values = {name: config_value(answer) for name, answer in zip(names, answers[:3], strict=True)}
     return judge(values) + _judge_version(_info(answers[3]))
 
 
@@ -143,6 +143,13 @@ def judge(values: Mapping[str, str | None]) -> list[Finding]:
         text = "appendonly is off: a restart of Redis loses what is not in Postgres yet; set yes"
         found.append(Finding(text, is_fatal=False))
     return found
+
+
+def config_value(answer: Any) -> str | None:
+    """The value in an answer to CONFIG GET of one setting; None where it was refused."""
+    if isinstance(answer, list) and len(answer) == 2:
+        return bytes(answer[1]).decode()
+    return None
 
 
 async def _ask(url: str, commands: tuple[tuple[str, ...], ...]) -> list[Any]:
@@ -189,12 +196,6 @@ def _packed(command: tuple[str, ...]) -> bytes:
 
 def _is_refusal(answer: Exception) -> bool:
     return str(answer).split(" ", 1)[0] in ("NOAUTH", "WRONGPASS", "LOADING", "ERR", "DENIED")
-
-
-def _config_value(answer: Any) -> str | None:
-    if isinstance(answer, list) and len(answer) == 2:
-        return bytes(answer[1]).decode()
-    return None
 
 
 def _info(answer: Any) -> dict[str, str]:

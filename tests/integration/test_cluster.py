@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,16 +12,19 @@ from pipeline import schemas
 from pipeline.clock import SECOND_NS
 from pipeline.cluster import ClusterRedis, Nodes, owner_of, primaries
 from pipeline.config import Settings
+from pipeline.entries import NewEntry
 from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.latest import Latest
 from pipeline.limits import Budget
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Redis, cancel, connect
 from pipeline.schemas import SCHEMAS
+from pipeline.streams import consume
 from pipeline.topics import Topics, heartbeat
 from pipeline.watch import Watch
+from stockify.engines import servers
 from stockify.engines.cluster import ValkeyCluster
-from tests.support import chains
+from tests.support import bus, chains, enriched, worker_process
 from tests.support import cluster as clusters
 from tests.support.gateway import moved, publish, until_true
 
@@ -112,6 +117,40 @@ async def test_one_server_is_its_own_owner(valkey: str) -> None:
     await client.aclose()
 
 
+async def test_cluster_is_examined_node_by_node(cluster: ValkeyCluster, valkey: str) -> None:
+    settings = clusters.settings(cluster)
+    assert await servers.findings(settings) == []
+    node = cluster.nodes[4]
+    node.client.config_set("maxmemory-policy", "allkeys-lru")
+    node.client.config_set("cluster-require-full-coverage", "yes")
+    try:
+        found = await servers.findings(settings)
+        assert [one.is_fatal for one in found] == [True, False]
+        assert all(one.text.startswith(f"127.0.0.1:{node.port}: ") for one in found)
+    finally:
+        node.client.config_set("maxmemory-policy", "noeviction")
+        node.client.config_set("cluster-require-full-coverage", "no")
+    with pytest.raises(ConfigError, match="is a cluster: set STOCKIFY_REDIS_CLUSTER"):
+        await servers.check_kind(Settings(redis_url=cluster.nodes[0].url))
+    with pytest.raises(ConfigError, match="is no cluster: unset STOCKIFY_REDIS_CLUSTER"):
+        await servers.check_kind(Settings(redis_url=valkey, redis_cluster=True))
+
+
+async def test_worker_with_the_wrong_setting_says_so_and_ends(
+    cluster: ValkeyCluster, valkey: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {"state_dir": str(tmp_path), "metrics_port": 0}
+    for settings in (
+        Settings(redis_url=cluster.nodes[0].url, **given),
+        Settings(redis_url=valkey, redis_cluster=True, **given),
+    ):
+        with worker_process.running("workers.trimmer", settings) as process:
+            assert await asyncio.to_thread(process.wait, 20) == 1
+    said = capfd.readouterr().out
+    assert "Redis is a cluster: set STOCKIFY_REDIS_CLUSTER=true" in said
+    assert "Redis is no cluster: unset STOCKIFY_REDIS_CLUSTER" in said
+
+
 async def test_watch_and_reads_survive_a_failover(
     cluster: ValkeyCluster, redis: ClusterRedis
 ) -> None:
@@ -183,3 +222,29 @@ async def _published(redis: ClusterRedis, chain: EnrichedChain, number: int) -> 
     except BusUnavailable:
         return False
     return True
+
+
+async def test_kit_reads_every_node_and_writes_beside_what_it_read(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    chosen = clusters.settings(cluster)
+    async with bus.context(chosen.redis_url, shards=clusters.SHARDS) as context:
+        for name in UNDERLYINGS:
+            await enriched.append_chains(context, 0, 1, underlying=name)
+        written: dict[str, str] = {}
+        async with asyncio.timeout(20):
+            async with consume("engine", context=context, start="earliest") as batches:
+                async for batch in batches:
+                    made = [
+                        (chain, NewEntry(id=chain.entry.id, type="x.v1", key="K", ts=1))
+                        for chain in batch
+                    ]
+                    stream = context.topics.stream("signals", batch.shard)
+                    await batch.finish("signals", made)
+                    written |= {new.id: stream for _chain, new in made}
+                    if len(written) == 2 * len(UNDERLYINGS):
+                        break
+        assert len(set(written.values())) > 2
+        for stream in set(written.values()):
+            found = [fields[b"id"].decode() for _id, fields in await redis.xrange(stream)]
+            assert sorted(found) == sorted(one for one in written if written[one] == stream)
