@@ -79,6 +79,7 @@ class Consumer:
         self._beaten, self._reads = asyncio.Lock(), asyncio.Lock()
         self._told: Identity | None = None  # the reading connection that the lease speaks of
         self._pending: Pending | None = None  # what of the pending list is still to be read
+        self._term = -1  # which of `_in_work` the reading is for
         self._in_work = InWork(
             *(stream, group, dead_stream),
             member=self._member,
@@ -133,14 +134,12 @@ class Consumer:
         while not self._stopping.is_set():
             try:
                 async with self._reads:
-                    self._in_work.hand_out(entries := await self._next(count, block_ms))
-            except (*AWAY, BusUnavailable) as error:
+                    entries = await self._next(count, block_ms)
+                    if self._term != self._in_work.term:
+                        continue  # let go while it was read; it comes again from the pending list
+                    self._in_work.hand_out(entries)
+            except (*AWAY, BusUnavailable, OutOfMemoryError) as error:
                 await self._drop(error)
-                await pause(self._stopping, jittered(attempt, cap_s=LONGEST_PAUSE_S))
-                attempt += 1
-                continue
-            except OutOfMemoryError:  # a beat cannot be written; what was read can wait
-                self._telemetry.set_state("degraded", "Redis is out of memory")
                 await pause(self._stopping, jittered(attempt, cap_s=LONGEST_PAUSE_S))
                 attempt += 1
                 continue
@@ -247,9 +246,12 @@ class Consumer:
         if not self._running.is_set() or len(self._in_work.entries) >= MOST_IN_FLIGHT:
             await pause(self._stopping, 0.05)
             return []
-        if self._reader.is_out_of_term(self._in_work.term):
-            await self._reading.drop()
-            self._pending = self._all_pending()
+        if self._term != self._in_work.term:
+            # All was let go: what the server has delivered since is pending, and comes first.
+            if self._reader.is_ahead():
+                await self._reading.drop()
+            self._term = self._in_work.term
+            self._pending, self._last_seq = self._all_pending(), 0
         if not self._reading.is_open or self._told != self._reading.identity:
             # Before it reads by a new connection the lease must speak of that one, and what the
             # last one was asked for must have happened, or never happen.
@@ -258,6 +260,8 @@ class Consumer:
             await self._beat()
             if before is not None and before != self._told:
                 await kill(await self._calling.client(), before)
+            if self._term != self._in_work.term:  # the shard has become ours by that beat
+                return []
         if not self._member.owns:
             await pause(self._stopping, self._member.next_beat_s)
             return []
@@ -281,14 +285,12 @@ class Consumer:
             await self._in_work.rest(self._stopping)
             count = 1
         entries = await pending.claim(client, count, self._in_work.entries)
-        if pending.is_done:
+        if pending.is_done and self._pending is pending:
             self._pending = None
         return entries
 
     async def _read_new(self, count: int, block_ms: int, *, ahead: bool) -> list[Entry]:
-        entries = await self._reader.read(
-            self.name, count, block_ms, term=self._in_work.term, ahead=ahead
-        )
+        entries = await self._reader.read(self.name, count, block_ms, ahead=ahead)
         if entries:
             first, last = entries[0], entries[-1]
             if self._last_seq and first.seq > self._last_seq + 1 and first.epoch == self._epoch:
@@ -315,7 +317,6 @@ class Consumer:
         self._in_work.let_go()
         await self._reading.client()
         await self._beat()
-        self._pending = self._all_pending()
 
     async def _keep_beating(self) -> None:
         next_reap = time.monotonic() + REAP_S
@@ -345,7 +346,6 @@ class Consumer:
                 if beat.reader_before:
                     await kill(client, Identity(*beat.reader_before.split(" ")))
                 self._in_work.let_go()
-                self._pending = self._all_pending()
                 self._telemetry.log.info(
                     "joined",
                     stream=self.stream,
@@ -372,12 +372,10 @@ class Consumer:
         while True:
             try:
                 answer = await call()
-            except (*AWAY, BusUnavailable) as error:
+            except (*AWAY, BusUnavailable, OutOfMemoryError) as error:
                 await self._drop(error)
                 if self._stopping.is_set() and attempt > 5:
                     raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
-            except OutOfMemoryError:
-                self._telemetry.set_state("degraded", "Redis is out of memory")
             else:
                 if attempt:
                     self._telemetry.set_state("draining" if self._stopping.is_set() else "ready")
@@ -389,7 +387,11 @@ class Consumer:
         """Redis is away: close, so that the next call finds the owner of the stream anew.
 
         What it gave us in an answer that did not arrive is pending, so that list is read again.
+        Where it is only out of memory the connection stays, with the calls under way on it.
         """
+        if isinstance(error, OutOfMemoryError):
+            self._telemetry.set_state("degraded", "Redis is out of memory")
+            return
         self._telemetry.set_state("degraded", f"Redis is away: {type(error).__name__}")
         await self._calling.drop()
         await self._reading.drop()

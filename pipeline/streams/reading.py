@@ -14,26 +14,19 @@ from pipeline.streams.wire import Wire
 
 
 class Reading:
-    """The reads of one member. `term` names a stretch of time in which its entries are its own."""
+    """The reads of one member."""
 
     def __init__(self, link: Link, stream: str, group: str) -> None:
         self._link = link
         self._stream, self._group = stream, group
         self._asked: asyncio.Future[Any] | None = None
         self._wire: Wire | None = None
-        self._term = 0
 
     def is_ahead(self) -> bool:
         """Whether a batch has been asked for that nobody has got yet."""
         return self._asked is not None and not self._has_moved_on()
 
-    def is_out_of_term(self, term: int) -> bool:
-        """Whether what was asked for is not for this member any more: the link must be dropped."""
-        return self.is_ahead() and term != self._term
-
-    async def read(
-        self, member: str, count: int, block_ms: int, *, term: int, ahead: bool
-    ) -> list[Entry]:
+    async def read(self, member: str, count: int, block_ms: int, *, ahead: bool) -> list[Entry]:
         """The next entries, at most `count`; none after `block_ms` without any.
 
         Where there may be more the next ones are asked for at once if `ahead`. Raises what the
@@ -41,7 +34,7 @@ class Reading:
         """
         wire = await self._link.wire()
         if self._asked is None or self._has_moved_on():
-            self._ask(wire, member, count, block_ms, term)
+            self._ask(wire, member, count, block_ms)
         try:
             answer = await self._taken()
         except asyncio.CancelledError:
@@ -49,11 +42,11 @@ class Reading:
             raise
         found = _found(answer)
         if ahead and len(found) >= count:
-            self._ask(wire, member, count, block_ms, term)
+            self._ask(wire, member, count, block_ms)
         return [decode_entry(at, _by_name(fields)) for at, fields in found if fields]
 
-    def _ask(self, wire: Wire, member: str, count: int, block_ms: int, term: int) -> None:
-        self._wire, self._term = wire, term
+    def _ask(self, wire: Wire, member: str, count: int, block_ms: int) -> None:
+        self._wire = wire
         self._asked = wire.call(
             *("XREADGROUP", "GROUP", self._group, member, "COUNT", count, "BLOCK", block_ms),
             *("STREAMS", self._stream, ">"),
