@@ -29,6 +29,7 @@ TOLD_EVERY_S = 5.0
 AT_ONCE = 100  # values that are copied at the same time
 RETIRED = "retired"
 KINDS = ("raw", "enriched", "contracts")  # those first that the others are made from
+NEVER = ("dead", "replay")  # letters are in the way, and a replay's streams go within a day
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -56,6 +57,7 @@ class Reshard:
     def __init__(self, bus: Bus, record: Record, shards: int, leave: Iterable[str]) -> None:
         if shards <= 0:
             raise ConfigError("--shards must be above zero")
+        self._bus = bus
         self._redis = bus.redis
         self._keep_s = bus.settings.keep_s
         self._record = record
@@ -72,7 +74,7 @@ class Reshard:
         return Outlook(
             old=self.old,
             new=self.new,
-            waiting=tuple(await self._waiting(names(self.old))),
+            waiting=tuple(await self._waiting(names(self.old, await kinds(self._bus, self.old)))),
             letters=sum(letters),
             chains=len(catalog.chains),
         )
@@ -82,23 +84,24 @@ class Reshard:
         coming = Layout(self.new.shards, self.new.tagged)
         await layout.write(self._redis, msgspec.structs.replace(self._record, coming=coming))
         deadline = time.monotonic() + wait_s
+        found = await kinds(self._bus, self.old)
         try:
-            for kind in KINDS:
+            for kind in found:
                 streams = streams_of(self.old, kind)
                 await retire(self._redis, streams)
                 await self._until_finished(streams, say, deadline)
         except BaseException:
-            await cancel(self._redis, self._record)
+            await cancel(self._bus, self._record)
             raise
         await self._clear_leftovers()
-        await self._make_groups()
+        await self._make_groups(found)
         say(f"{await self._copy_latest():,} latest values copied")
         current = msgspec.structs.replace(coming, since_ms=time.time_ns() // 1_000_000)
         past = (*self._record.past, self._record.current)
         await layout.write(self._redis, Record(current=current, past=past))
         say(f"the bus has {self.new.shards} shards now")
         await self._let_go()
-        await open_again(self._redis, self.old, self.new, say)
+        await open_again(self._bus, self.old, self.new, say)
 
     async def _until_finished(
         self, streams: Sequence[str], say: Callable[[str], None], deadline: float
@@ -130,9 +133,9 @@ class Reshard:
             for key in beside(stream):
                 await self._redis.delete(key)
 
-    async def _make_groups(self) -> None:
+    async def _make_groups(self, found: Sequence[str]) -> None:
         """Every group begins at the start of its new streams, also one that is not running."""
-        for kind in KINDS:
+        for kind in found:
             known: dict[str, GroupState] = {}
             for stream in streams_of(self.old, kind):
                 state = await read_state(self._redis, stream)
@@ -173,9 +176,21 @@ class Reshard:
                 await self._redis.expire(key, self._keep_s)
 
 
-def names(topic_map: Topics) -> list[str]:
-    """Every stream of the bus that is cut into shards, those first that the others come from."""
-    return [stream for kind in KINDS for stream in streams_of(topic_map, kind)]
+def names(topic_map: Topics, found: Sequence[str] = KINDS) -> list[str]:
+    """Every stream of these kinds, in their order."""
+    return [stream for kind in found for stream in streams_of(topic_map, kind)]
+
+
+async def kinds(bus: Bus, cut: Topics) -> list[str]:
+    """Ours, then the users' own streams: those that are numbered as ours, shard by shard."""
+    own = []
+    for stream in await bus.streams():
+        kind = stream.removeprefix(Topics().stream("")).partition(":{")[0]
+        is_numbered = await bus.redis.exists(topics.sequence(stream))
+        if is_numbered and stream in streams_of(cut, kind):
+            own.append(kind)
+    others = sorted(set(own) - set(KINDS))
+    return [*KINDS, *(kind for kind in others if kind.partition(":")[0] not in NEVER)]
 
 
 def streams_of(topic_map: Topics, kind: str) -> list[str]:
@@ -194,25 +209,29 @@ async def retire(redis: Redis, streams: Iterable[str]) -> None:
         await redis.hset(topics.sequence(stream), RETIRED, "1")
 
 
-async def cancel(redis: Redis, record: Record) -> None:
+async def cancel(bus: Bus, record: Record) -> None:
     """Give up a change that was begun: the old streams take entries again."""
-    for stream in names(record.current.topics):
-        await redis.hdel(topics.sequence(stream), RETIRED)
-    await layout.write(redis, msgspec.structs.replace(record, coming=None))
+    cut = record.current.topics
+    for stream in names(cut, await kinds(bus, cut)):
+        await bus.redis.hdel(topics.sequence(stream), RETIRED)
+    await layout.write(bus.redis, msgspec.structs.replace(record, coming=None))
 
 
-async def is_interrupted(redis: Redis, record: Record) -> bool:
+async def is_interrupted(bus: Bus, record: Record) -> bool:
     """Whether streams of the cut in use still take nothing."""
-    for stream in names(record.current.topics):
-        if await redis.hexists(topics.sequence(stream), RETIRED):
+    cut = record.current.topics
+    for stream in names(cut, await kinds(bus, cut)):
+        if await bus.redis.hexists(topics.sequence(stream), RETIRED):
             return True
     return False
 
 
-async def open_again(redis: Redis, old: Topics, new: Topics, say: Callable[[str], None]) -> None:
+async def open_again(bus: Bus, old: Topics, new: Topics, say: Callable[[str], None]) -> None:
     """Open the new streams, those that bear an old name once nobody of the old cut is left."""
-    shared = set(names(old)) & set(names(new))
-    for stream in set(names(new)) - shared:
+    redis = bus.redis
+    found = list(dict.fromkeys((*await kinds(bus, old), *await kinds(bus, new))))
+    shared = set(names(old, found)) & set(names(new, found))
+    for stream in set(names(new, found)) - shared:
         await redis.hdel(topics.sequence(stream), RETIRED)
     told = ""
     while shared and (left := await processes_of(redis, old)):

@@ -37,7 +37,7 @@ async def _reshard(shards: int, *, plan: bool, wait_s: float, leave: tuple[str, 
         if record is None:
             raise ConfigError("nothing has been started on this bus yet: set STOCKIFY_SHARDS")
         if not shards:
-            await cancel(bus.redis, record)
+            await cancel(bus, record)
             click.echo("cancelled: the streams take entries again")
             return
         if await _finished_interrupted(bus, record, shards):
@@ -65,9 +65,9 @@ async def _finished_interrupted(bus: Bus, record: layout.Record, shards: int) ->
     """Whether there was a change that was recorded and not brought to its end; now it is."""
     if record.current.shards != shards or not record.past:
         return False
-    if not await is_interrupted(bus.redis, record):
+    if not await is_interrupted(bus, record):
         return False
-    await open_again(bus.redis, record.past[-1].topics, record.current.topics, click.echo)
+    await open_again(bus, record.past[-1].topics, record.current.topics, click.echo)
     click.echo("the change that was cut short is done")
     return True
 

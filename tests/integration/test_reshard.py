@@ -201,6 +201,30 @@ async def test_groups_that_do_not_finish_leave_all_as_it_was(valkey: str) -> Non
     pipeline.check()
 
 
+async def test_streams_of_ones_own_are_cut_as_well_if_they_are_numbered(valkey: str) -> None:
+    settings = Settings(redis_url=valkey)
+    async with bus.context(valkey) as context, opened(settings) as found:
+        await layout.agree(found.redis, found.topics)
+        mine = context.topics.stream("signals")
+        await bus.append(context, mine, new_entry("NIFTY", 1))
+        await found.redis.xadd(context.topics.stream("foreign"), {"a": "b"})
+        reader = member(context, mine, "reader")
+        await reader.ack(await bus.take(reader, 1))
+        await bus.append(context, mine, new_entry("NIFTY", 2))
+        with pytest.raises(TimeoutError, match="reader of stream:signals: 1 unread"):
+            await cut(settings, 2, wait_s=0.5)
+        await reader.ack(await bus.take(reader, 1))
+        await reader.close()
+        await cut(settings, 2)
+        with pytest.raises(StreamRetired):
+            await bus.append(context, mine, new_entry("NIFTY", 3))
+        for shard in range(2):
+            (group,) = await found.redis.xinfo_groups(Topics(2).stream("signals", shard))
+            assert group["name"] == b"reader"
+        assert await found.redis.ttl(mine) == -1  # nobody but its user removes it
+        assert await found.redis.exists(topics.sequence(context.topics.stream("foreign"))) == 0
+
+
 async def test_latest_values_are_where_the_new_shards_have_them(valkey: str) -> None:
     settings = Settings(redis_url=valkey)
     made = [chains.enriched(3, underlying=name) for name in UNDERLYINGS[:4]]

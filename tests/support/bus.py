@@ -45,9 +45,11 @@ def entry(number: int, kind: str = "test.v1") -> NewEntry:
 async def append(context: Context, stream: str, *entries: NewEntry) -> None:
     """Append entries as a producer does."""
     producer = Producer(context.settings, "producer")
-    for one in entries:
-        await producer.append(stream, one)
-    await producer.close()
+    try:
+        for one in entries:
+            await producer.append(stream, one)
+    finally:
+        await producer.close()
 
 
 async def append_numbered(context: Context, stream: str, count: int) -> None:
