@@ -103,11 +103,18 @@ class Telemetry:
         return self._counters[name]
 
     def gauge(self, name: str, description: str, read: Callable[[], float], unit: str = "") -> None:
-        """A gauge `stockify_<name>` whose value `read` gives at each scrape."""
+        """A gauge `stockify_<name>` whose value `read` gives at each scrape.
+
+        Asked for again, it is the newer `read` that is asked: a name stands once in an exposition.
+        """
+        if name not in self._gauges:
+            self._meter.create_observable_gauge(
+                f"stockify.{name}",
+                [_reads(lambda: self._gauges[name]())],
+                description=description,
+                unit=unit,
+            )
         self._gauges[name] = read
-        self._meter.create_observable_gauge(
-            f"stockify.{name}", [_reads(read)], description=description, unit=unit
-        )
 
     def labelled_gauge(
         self, name: str, description: str, read: Callable[[], Labelled], unit: str = ""

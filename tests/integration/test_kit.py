@@ -382,8 +382,20 @@ async def test_lag_counts_what_is_not_read_yet(valkey: str) -> None:
             await take(batches, 2)
             batches.pause()
             for name in UNDERLYINGS:
-                await enriched.append_chains(context, *range(4, 9), underlying=name)
-            await bus.until(lambda: batches.lag >= 15)
+                await enriched.append_chains(context, *range(4, 24), underlying=name)
+            await bus.until(lambda: batches.lag > 40)  # of 72, some of them read ahead
+
+
+async def test_two_streams_in_one_worker_leave_the_metrics_readable(valkey: str) -> None:
+    async with bus.context(valkey) as context:
+        await enriched.append_chains(context, 0)
+        for stream in ("enriched", "signals"):
+            async with consume("both", context=context, stream=stream):
+                pass
+        lines = context.telemetry.metrics_text().decode().splitlines()
+    types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert "stockify_lag" in types
+    assert len(types) == len(set(types))
 
 
 async def test_plain_entries_of_contracts_come_with_their_fields(valkey: str) -> None:
