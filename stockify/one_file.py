@@ -1,7 +1,8 @@
 """Runs a worker of the user's own: `python -m stockify.one_file package.module:name`.
 
-The name is a coroutine function that takes a `pipeline.runtime.Context`; everything a worker is
-given (settings, telemetry, Redis, heartbeat, drain) it is given too.
+The name is a coroutine function that takes a `pipeline.runtime.Context`, or what
+`pipeline.streams.worker` has made of a function; everything a worker is given (settings, telemetry,
+Redis, heartbeat, drain) it is given too.
 """
 
 import importlib
@@ -22,7 +23,10 @@ def find(target: str) -> runtime.Worker:
     except AttributeError:
         raise ConfigError(f"worker {target!r}: {module_name} has no {attribute!r}") from None
     if not callable(worker) or not _is_asynchronous(worker):
-        raise ConfigError(f"worker {target!r}: want an async function that takes a Context")
+        raise ConfigError(
+            f"worker {target!r}: want an async function that takes a Context,"
+            " or a function under @worker(consume(…))"
+        )
     return worker  # type: ignore[no-any-return]
 
 
