@@ -274,7 +274,7 @@ class Consumer:
             claimed = await stale.claim(await self._calling.client(), count, self._in_work.entries)
             if claimed:
                 self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
-                return claimed
+            return claimed  # what was asked above may hold no longer
         return await self._read_new(count, block_ms, ahead=self._exclusive and not is_due)
 
     async def _read_pending(self, pending: Pending, count: int) -> list[Entry]:
@@ -290,7 +290,7 @@ class Consumer:
         return entries
 
     async def _read_new(self, count: int, block_ms: int, *, ahead: bool) -> list[Entry]:
-        entries = await self._reader.read(self.name, count, block_ms, ahead=ahead)
+        entries = await self._reader.read(self.name, count, block_ms, self._told, ahead=ahead)
         if entries:
             first, last = entries[0], entries[-1]
             if self._last_seq and first.seq > self._last_seq + 1 and first.epoch == self._epoch:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.entries import Entry, decode_entry
-from pipeline.streams.links import Link
+from pipeline.streams.links import Identity, Link
 from pipeline.streams.wire import Wire
 
 
@@ -26,13 +26,19 @@ class Reading:
         """Whether a batch has been asked for that nobody has got yet."""
         return self._asked is not None and not self._has_moved_on()
 
-    async def read(self, member: str, count: int, block_ms: int, *, ahead: bool) -> list[Entry]:
+    async def read(
+        self, member: str, count: int, block_ms: int, told: Identity | None, *, ahead: bool
+    ) -> list[Entry]:
         """The next entries, at most `count`; none after `block_ms` without any.
 
-        Where there may be more the next ones are asked for at once if `ahead`. Raises what the
-        server answers, and one of AWAY. A read that is cancelled ends the connection.
+        `told` is the connection that the lease speaks of, so that a successor can end it; by any
+        other one nothing is read. Where there may be more the next ones are asked for at once if
+        `ahead`. Raises what the server answers, and one of AWAY. A read that is cancelled ends the
+        connection.
         """
         wire = await self._link.wire()
+        if self._link.identity != told:
+            return []
         if self._asked is None or self._has_moved_on():
             self._ask(wire, member, count, block_ms)
         try:
