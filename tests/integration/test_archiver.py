@@ -191,7 +191,7 @@ async def test_killed_process_leaves_every_entry_in_the_file_once(
     valkey: str, tmp_path: Path
 ) -> None:
     count = 3_000
-    settings = Settings(redis_url=valkey, state_dir=str(tmp_path))
+    settings = Settings(redis_url=valkey, state_dir=str(tmp_path), lease_ms=600)
     path = tmp_path / "archive" / DAY / "NIFTY.raw"
     async with bus.context(valkey) as context:
         await bus.append(context, "stream:raw", *(raw(number, 21) for number in range(count)))

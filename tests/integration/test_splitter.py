@@ -185,7 +185,7 @@ async def test_killed_process_neither_loses_nor_doubles_a_contract(valkey: str) 
         await bus.append(
             context, "stream:enriched", *(chain_entry(number, strikes) for number in range(count))
         )
-        settings = Settings(redis_url=valkey)
+        settings = Settings(redis_url=valkey, lease_ms=600)
         contracts_stream = context.topics.contracts()
         for _kill in range(2):
             before = await context.redis.xlen(contracts_stream)
@@ -206,7 +206,7 @@ async def test_killed_process_neither_loses_nor_doubles_a_contract(valkey: str) 
 
 
 async def test_command_starts_it_for_the_underlyings_named(valkey: str, tmp_path: Path) -> None:
-    settings = Settings(redis_url=valkey, state_dir=str(tmp_path))
+    settings = Settings(redis_url=valkey, state_dir=str(tmp_path), lease_ms=600)
     arguments = ("run", "splitter", "--underlying", "BANKNIFTY", "--underlying", "SENSEX")
     async with bus.context(valkey) as context:
         other = msgspec.structs.replace(chain_entry(), data=banknifty_frame())

@@ -76,6 +76,7 @@ async def test_killed_process_stores_every_frame_once(valkey: str, plain_databas
     # Small batches, so that a kill falls between commits and acks; no delivery is one too many.
     settings = Settings(
         redis_url=valkey,
+        lease_ms=600,
         database_url=url,
         storage_batch_rows=4 * LEGS,
         storage_max_age_ms=20,

@@ -81,7 +81,7 @@ async def test_best_effort_group_is_waited_for_within_its_promise_and_then_bookm
             "slow",
             dead_stream="stream:d",
             critical=False,
-            promise_s=2,
+            promise_s=1,
             start="earliest",
         )
         (first,) = await bus.take(slow, 1)
@@ -90,7 +90,7 @@ async def test_best_effort_group_is_waited_for_within_its_promise_and_then_bookm
         assert (within.removed, within.holder) == (1, "slow")
         planned = await trim(context.redis, stream, -1_000, plan=True)
         assert planned.removed == 0
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(1.1)
         beyond = await trim(context.redis, stream, -1_000)
         assert beyond.removed == 3
         assert [(one.group, one.skipped) for one in beyond.behind] == [("slow", 3)]
