@@ -107,12 +107,13 @@ class Telemetry:
 
         Asked for again, it is the newer `read` that is asked: a name stands once in an exposition.
         """
+
+        def read_newer() -> float:
+            return self._gauges[name]()
+
         if name not in self._gauges:
             self._meter.create_observable_gauge(
-                f"stockify.{name}",
-                [_reads(lambda: self._gauges[name]())],
-                description=description,
-                unit=unit,
+                f"stockify.{name}", [_reads(read_newer)], description=description, unit=unit
             )
         self._gauges[name] = read
 
