@@ -5,37 +5,22 @@ outlive a server that loses it uses an `Outbox`.
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from pipeline import topics
 from pipeline.config import Settings
 from pipeline.entries import Appended, NewEntry
-from pipeline.errors import BusUnavailable, EpochChanged, OutcomeUnknown, StreamRetired
-from pipeline.streams import scripts
-from pipeline.streams.links import AWAY, Identity, Link, kill
-from pipeline.streams.scripts import Script
+from pipeline.errors import BusUnavailable
+from pipeline.streams import scripts, transaction
+from pipeline.streams.line import Line
+from pipeline.streams.links import AWAY
 from pipeline.streams.standing import Standing, standing_of
+from pipeline.streams.transaction import Call
 from pipeline.streams.wire import Argument, Wire
-
-
-class _Line(msgspec.Struct):
-    """What is known of one stream and of the connection on which it is written."""
-
-    link: Link
-    confirming: Link
-    opening: asyncio.Lock
-    token: str  # tells its calls from those of every other producer
-    calls: int = 0
-    under_way: int = 0
-    epoch: str = ""
-    newest: Appended | None = None  # the last that was acknowledged
-    unknown: int = 0  # calls whose outcome is not known
-    unsettled: Identity | None = None  # a connection that may still carry something out
 
 
 class Producer:
@@ -50,7 +35,7 @@ class Producer:
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
 
     async def append(self, stream: str, entry: NewEntry) -> Appended:
         """Append an entry. Raises as `append_many`."""
@@ -66,15 +51,29 @@ class Producer:
         those of unknown outcome are settled in their order.
         """
         line = self._line(stream)
-        wire = await self._wire(line, generation)
-        before = f"{line.token}:{line.calls}" if line.under_way else ""
-        line.calls += 1
-        arguments: list[Argument] = [line.epoch, before, f"{line.token}:{line.calls}"]
-        for entry in entries:
-            arguments += scripts.block(entry)
-        epoch, places = await self._call(line, wire, stream, scripts.APPEND, arguments)
+        async with line.turn:
+            if line.foretold is None:  # one at a time, until the numbers are known
+                await line.idle.wait()
+            wire = await line.wire(generation)
+            call = line.enter(len(entries))
+            if call.foretold is None or not entries:
+                try:
+                    return await self._append(line, wire, call, entries)
+                finally:
+                    line.leave()
+            first = call.foretold + 1
+            sent = transaction.send(wire, line.keys, call, entries)
+        try:
+            ids = await line.answer(wire, transaction.written(sent, len(entries)))
+            if ids is None:  # somebody else writes to this stream, or it was lost
+                line.foretold = None
+                call = msgspec.structs.replace(call, foretold=None)
+                return await self._append(line, wire, call, entries)
+        finally:
+            line.leave()
         line.unknown = 0
-        return self._noted(line, [Appended(p[0].decode(), p[1], epoch) for p in places])
+        places = [Appended(at.decode(), seq, call.epoch) for seq, at in enumerate(ids, first)]
+        return line.note(call, call.epoch, places)
 
     async def settle(
         self,
@@ -94,17 +93,37 @@ class Producer:
         again. Raises BusUnavailable or OutcomeUnknown.
         """
         line = self._line(stream)
-        wire = await self._wire(line, generation)
+        async with line.turn:
+            await line.idle.wait()
+            wire = await line.wire(generation)
+            line.enter(0)
+            line.foretold = None
+            try:
+                return await self._settle(line, wire, entries, after, acked)
+            finally:
+                line.leave()
+
+    async def _settle(
+        self,
+        line: Line,
+        wire: Wire,
+        entries: Sequence[NewEntry],
+        after: Appended | None,
+        acked: Sequence[Appended | None],
+    ) -> list[Appended]:
         known = after or (line.newest if line.unknown and not acked else None)
         arguments: list[Argument] = [known.stream_id, known.epoch] if known else ["", ""]
         for place, entry in enumerate(entries):
             seen = acked[place] if place < len(acked) else None
             arguments += [entry.id, seen.seq if seen else 0, seen.epoch if seen else ""]
             arguments += scripts.block(entry)
-        epoch, places = await self._call(line, wire, stream, scripts.SETTLE, arguments)
+        sent = scripts.SETTLE.call_over(wire, line.keys, arguments)
+        epoch, places = await line.answer(wire, sent)
         line.unknown = max(0, line.unknown - 1)
-        stand = [Appended(p[0].decode(), p[1], epoch, found=bool(p[2])) for p in places]
-        return self._noted(line, stand)
+        name = epoch.decode()
+        return line.note(
+            None, name, [Appended(p[0].decode(), p[1], name, found=bool(p[2])) for p in places]
+        )
 
     async def confirm(self, stream: str, timeout_ms: int) -> bool | None:
         """Whether all that was appended before is on the server's disk, and on a replica if any.
@@ -169,87 +188,23 @@ class Producer:
     async def close(self) -> None:
         """Close the connections."""
         for line in self._lines.values():
-            await line.link.drop()
-            await line.confirming.drop()
+            await line.close()
 
-    def _line(self, stream: str) -> _Line:
+    async def _append(
+        self, line: Line, wire: Wire, call: Call, entries: Sequence[NewEntry]
+    ) -> list[Appended]:
+        """Append them by the script, which finds out their numbers."""
+        arguments: list[Argument] = [call.epoch, call.before, call.name]
+        for entry in entries:
+            arguments += scripts.block(entry)
+        sent = scripts.APPEND.call_over(wire, line.keys, arguments)
+        epoch, places = await line.answer(wire, sent)
+        line.unknown = 0
+        name = epoch.decode()
+        return line.note(call, name, [Appended(p[0].decode(), p[1], name) for p in places])
+
+    def _line(self, stream: str) -> Line:
         line = self._lines.get(stream)
         if line is None:
-            line = self._lines[stream] = _Line(
-                Link(self._settings, stream, self._name),
-                Link(self._settings, stream, f"{self._name}-confirm"),
-                asyncio.Lock(),
-                secrets.token_hex(6),
-            )
+            line = self._lines[stream] = Line(self._settings, stream, self._name)
         return line
-
-    async def _wire(self, line: _Line, generation: int | None) -> Wire:
-        """The connection to call on, in the same step; BusUnavailable where it is not that one."""
-        wire = await self._opened(line)
-        if generation is not None and line.link.generation != generation:
-            raise BusUnavailable("Redis was away: the connection is another one")
-        return wire
-
-    async def _opened(self, line: _Line) -> Wire:
-        """A connection to call on; a new one first makes sure that the last can do nothing more."""
-        async with line.opening:
-            try:
-                wire = await line.link.wire() if line.link.is_open else None
-                if wire is not None and not wire.has_ended:
-                    return wire
-                if line.under_way:  # those on the old one have yet to learn that it ended
-                    raise BusUnavailable("Redis is away: the connection has just ended")
-                await line.link.drop()
-                client = await line.link.client()
-                if line.unsettled is not None:
-                    await kill(client, line.unsettled)
-                    line.unsettled = None
-                return await line.link.wire()
-            except (RedisError, OSError) as error:
-                await line.link.drop()
-                raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
-
-    async def _call(
-        self,
-        line: _Line,
-        wire: Wire,
-        stream: str,
-        script: Script,
-        arguments: Sequence[Argument],
-    ) -> tuple[str, list[Any]]:
-        keys = (stream, topics.sequence(stream), topics.tally(stream))
-        used = line.link.identity
-        line.under_way += 1
-        try:
-            epoch, places = await script.call_over(wire, keys, arguments)
-        except BusyLoadingError as error:
-            raise BusUnavailable(str(error)) from error
-        except AWAY as error:
-            refused = isinstance(error, ResponseError)  # MOVED and the like: it did not happen
-            if not refused:
-                line.unsettled, line.unknown = used, line.unknown + 1
-            await line.link.drop(wire)
-            if refused:
-                raise BusUnavailable(f"Redis is away: {error}") from error
-            raise OutcomeUnknown(f"no answer to an append: {type(error).__name__}") from error
-        except ResponseError as error:
-            text = str(error)
-            if text.startswith("EPOCH "):
-                line.epoch, line.newest = text.split()[1], None
-                raise EpochChanged(f"{stream} was lost; epoch {line.epoch} began") from error
-            if text.startswith("RETIRED "):
-                raise StreamRetired(f"{stream} is retired") from error
-            raise BusUnavailable(f"refused: {error}") from error
-        except asyncio.CancelledError:
-            line.unsettled, line.unknown = used, line.unknown + 1
-            await line.link.drop(wire)
-            raise
-        finally:
-            line.under_way -= 1
-        line.epoch = epoch.decode()
-        return line.epoch, places
-
-    def _noted(self, line: _Line, places: list[Appended]) -> list[Appended]:
-        if places:
-            line.newest = places[-1]
-        return places

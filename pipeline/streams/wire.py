@@ -22,6 +22,17 @@ APART_BYTES = 2_048  # an argument from here on is not copied into a command's t
 Argument = str | int | bytes
 
 
+class _Waiting:
+    """A call under way: what it waits for, and what has come of several answers."""
+
+    __slots__ = ("answer", "come", "wanted")
+
+    def __init__(self, answer: "asyncio.Future[Any]", wanted: int) -> None:
+        self.answer = answer
+        self.wanted = wanted
+        self.come: list[Any] = []
+
+
 class Wire(asyncio.BufferedProtocol):
     """A client's one connection, taken over; the client itself can call nothing any more.
 
@@ -36,7 +47,7 @@ class Wire(asyncio.BufferedProtocol):
             raise ConnectionError("this connection has ended")
         self._loop = asyncio.get_running_loop()
         self._timeout_s = connection.socket_timeout
-        self._under_way: deque[asyncio.Future[Any]] = deque()
+        self._under_way: deque[_Waiting] = deque()
         self._due: deque[float] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._end: Exception | None = None
@@ -62,15 +73,26 @@ class Wire(asyncio.BufferedProtocol):
 
         Raises ConnectionError where nothing was sent because the connection has ended.
         """
+        return self._send(packed(arguments), 1)
+
+    def burst(self, commands: Sequence[Sequence[Argument]]) -> "asyncio.Future[Any]":
+        """Send several commands at once; the list of their answers, errors among them.
+
+        Raises as `call` does.
+        """
+        parts = [part for command in commands for part in packed(command)]
+        return self._send(parts, len(commands))
+
+    def _send(self, parts: list[bytes], answers: int) -> "asyncio.Future[Any]":
         if self._end is not None:
             raise ConnectionError("this connection has ended") from self._end
         answer = self._loop.create_future()
-        self._under_way.append(answer)
+        self._under_way.append(_Waiting(answer, answers))
         if self._timeout_s is not None:
             self._due.append(self._loop.time() + self._timeout_s)
             if self._watch is None:
                 self._watch = self._loop.call_at(self._due[0], self._check)
-        self._transport.writelines(packed(arguments))
+        self._transport.writelines(parts)
         return answer
 
     def abort(self) -> None:
@@ -101,15 +123,21 @@ class Wire(asyncio.BufferedProtocol):
             return
         if not self._under_way:
             raise ConnectionError("an answer that nobody asked for")
-        waiting = self._under_way.popleft()
+        waiting = self._under_way[0]
+        if waiting.wanted > 1:
+            waiting.come.append(answer)
+            if len(waiting.come) < waiting.wanted:
+                return
+            answer = waiting.come
+        self._under_way.popleft()
         if self._due:
             self._due.popleft()
-        if waiting.done():
+        if waiting.answer.done():
             return
         if isinstance(answer, Exception):
-            waiting.set_exception(answer)
+            waiting.answer.set_exception(answer)
         else:
-            waiting.set_result(answer)
+            waiting.answer.set_result(answer)
 
     def _check(self) -> None:
         self._watch = None
@@ -129,9 +157,9 @@ class Wire(asyncio.BufferedProtocol):
             self._watch = None
         self._due.clear()
         while self._under_way:
-            waiting = self._under_way.popleft()
-            if not waiting.done():
-                waiting.set_exception(_as_away(self._end))
+            answer = self._under_way.popleft().answer
+            if not answer.done():
+                answer.set_exception(_as_away(self._end))
 
 
 def packed(arguments: Sequence[Argument]) -> list[bytes]:

@@ -7,8 +7,10 @@ import signal
 import msgspec
 import pytest
 
+from pipeline import topics
+from pipeline.entries import Appended
 from pipeline.errors import BusUnavailable, EpochChanged, OutcomeUnknown
-from pipeline.streams import Producer
+from pipeline.streams import Producer, transaction
 from tests.support import bus, servers
 from tests.support.conformance import Target
 
@@ -104,8 +106,6 @@ async def test_calls_under_way_on_a_lost_connection_are_settled_in_order(
     async with bus.context(server.url) as context:
         producer = Producer(context.settings, "producer")
         await producer.append(stream, bus.entry(0))
-        identity = producer._line(stream).link.identity
-        assert identity is not None
         calls = [
             asyncio.ensure_future(producer.append_many(stream, [bus.entry(n), bus.entry(n + 1)]))
             for n in (1, 3, 5)
@@ -131,3 +131,75 @@ async def test_lost_script_is_sent_again(own_server: servers.RedisServer, stream
         places = await asyncio.gather(*calls)
         await producer.close()
         assert [place.seq for place in places] == [2, 3, 4]
+
+
+async def test_two_producers_number_one_stream_without_gap_or_double(
+    server: Target, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        pair = [Producer(context.settings, name) for name in ("a", "b")]
+
+        async def work(producer: Producer, first: int) -> list[Appended]:
+            places = []
+            for number in range(first, first + 30, 3):
+                batch = [bus.entry(number + k) for k in range(3)]
+                places += await producer.append_many(stream, batch)
+            return places
+
+        made = await asyncio.gather(work(pair[0], 0), work(pair[1], 100))
+        for producer in pair:
+            await producer.close()
+        entries = await context.redis.xrange(stream)
+        assert [int(fields[b"seq"]) for _, fields in entries] == list(range(1, 61))
+        stands = {(place.stream_id, place.seq) for places in made for place in places}
+        assert stands == {(at.decode(), int(fields[b"seq"])) for at, fields in entries}
+
+
+async def test_entries_are_counted_alike_whatever_way_they_go_in(
+    server: Target, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        entries = [
+            msgspec.structs.replace(bus.entry(number), ts=number * 25_000_000_000, contracts=number)
+            for number in range(8)
+        ]
+        tallies = []
+        for at_once in (1, 8):
+            producer = Producer(context.settings, "producer")
+            for first in range(0, 8, at_once):  # the first call by the script, others foretold
+                await producer.append_many(stream, entries[first : first + at_once])
+            await producer.close()
+            tallies.append(await context.redis.hgetall(topics.tally(stream)))
+            await context.redis.delete(stream, topics.sequence(stream), topics.tally(stream))
+        assert tallies[0] == tallies[1] != {}
+
+
+async def test_transaction_that_was_foretold_wrongly_writes_nothing(
+    server: Target, stream: str
+) -> None:
+    async with bus.context(server.url) as context:
+        producer = Producer(context.settings, "producer")
+        await producer.append(stream, bus.entry(0))
+        line = producer._line(stream)
+        wire = await line.wire(None)
+        right = transaction.Call(line.epoch, 1, "tester:1", "")
+        wrong = [
+            msgspec.structs.replace(right, foretold=7),
+            msgspec.structs.replace(right, epoch="1"),
+            msgspec.structs.replace(right, before="tester:0"),
+        ]
+        for call in wrong:
+            sent = transaction.send(wire, line.keys, call, [bus.entry(1)])
+            assert await transaction.written(sent, 1) is None
+        moved = await context.redis.hgetall(topics.sequence(stream))
+        assert moved[b"seq"] == b"1"
+        assert await context.redis.ttl(topics.sequence(stream)) == -1
+        sent = transaction.send(wire, line.keys, right, [bus.entry(1)])
+        assert await transaction.written(sent, 1) is not None
+        await context.redis.delete(stream, topics.sequence(stream))
+        sent = transaction.send(
+            wire, line.keys, msgspec.structs.replace(right, foretold=2), [bus.entry(2)]
+        )
+        assert await transaction.written(sent, 1) is None
+        assert await context.redis.exists(stream, topics.sequence(stream)) == 0
+        await producer.close()
