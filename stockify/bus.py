@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from pipeline import layout
+from pipeline.attached import attached_settings
 from pipeline.clock import Clock
 from pipeline.cluster import primaries
 from pipeline.config import Settings
@@ -17,7 +18,6 @@ from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.runtime import Redis, connect
 from pipeline.streams.state import Memory, StreamState, read_memory, read_state
 from pipeline.topics import Topics
-from stockify.attached import attached_settings
 
 _SCANNED_AT_ONCE = 1_000
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.attached import attached_settings
 from pipeline.bodies import raw_entry
 from pipeline.clock import to_rfc3339
 from pipeline.config import Settings
@@ -19,7 +20,6 @@ from pipeline.errors import BusError, ConfigError, OutcomeUnknown
 from pipeline.streams import Producer
 from pipeline.topics import Topics
 from stockify import recordings
-from stockify.attached import attached_settings
 from stockify.recordings import Recording
 
 ATTEMPTS = 3

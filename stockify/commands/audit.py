@@ -8,6 +8,7 @@ import msgspec
 from rich.table import Table
 
 from pipeline import audit as comparison
+from pipeline.attached import attached_settings
 from pipeline.audit import Line, Report
 from pipeline.clock import IST, Clock, to_datetime
 from pipeline.config import Settings
@@ -17,7 +18,6 @@ from pipeline.runtime import connect
 from pipeline.streams.tallies import Count
 from pipeline.streams.tally import MINUTE_NS
 from pipeline.topics import Topics
-from stockify.attached import attached_settings
 from stockify.auditing import Auditor, Interval, interval
 from stockify.display import counted, wide_console
 from stockify.instants import instant

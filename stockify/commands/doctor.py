@@ -4,8 +4,8 @@ import sys
 
 import click
 
+from pipeline.attached import attached_settings
 from stockify import doctor as checks
-from stockify.attached import attached_settings
 from stockify.doctor import Check, Mark
 from stockify.instance import StateDirectory
 

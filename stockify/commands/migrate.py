@@ -5,8 +5,8 @@ import asyncio
 import click
 
 from pipeline import migrations
+from pipeline.attached import attached_settings
 from pipeline.errors import ConfigError
-from stockify.attached import attached_settings
 
 
 @click.command()

@@ -7,9 +7,9 @@ import sys
 import click
 import msgspec
 
+from pipeline.attached import attached_settings
 from pipeline.errors import ConfigError
 from stockify import plan, warm
-from stockify.attached import attached_settings
 
 
 @click.command()
