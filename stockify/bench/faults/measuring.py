@@ -29,7 +29,7 @@ FAULTS = {
             says="SIGSTOP of the worker that has the work",
             scene=scenes.on_the_rig(scenes.stop_worker),
             full=Dose(6, 10.0),
-            short=Dose(2, 5.0),
+            short=Dose(2, 4.0),
         ),
         Fault(
             name="kill_redis",
@@ -98,12 +98,12 @@ _COLUMNS = (
     Column("entries", "entries"),
     Column("lost", "lost"),
     Column("double", "double"),
-    Column("disorder", "out of order"),
+    Column("disorder", "order"),
     Column("audit", "audit"),
-    Column("dead_letters", "dead letters"),
+    Column("dead_letters", "dead"),
     Column("healed", "healed"),
     Column("crashes", "crashes"),
-    Column("recovery_s_max", "recovery, s", ".1f"),
+    Column("recovery_s_max", "back, s", ".1f"),
 )
 
 

@@ -111,10 +111,11 @@ class Rig:
         await self.until(self.redis.ping, START_S, "Valkey to be up")
 
     async def start_workers(self, redis_port: int = 0) -> None:
-        """Start every worker, and wait until each says it is ready.
+        """Start every worker in place of those that run, and wait until each says it is ready.
 
         `redis_port`: where they reach Redis, if not at its own; what is fed then goes there too.
         """
+        before, self.workers = self.workers, []
         settings = self.settings
         if redis_port:
             url = settings.redis_url.replace(f":{self.redis_port}/", f":{redis_port}/")
@@ -126,7 +127,9 @@ class Rig:
             self._ports[name] = ports.free()
             launch = plan.launch(role, settings, self._ports[name])
             self.workers.append(Member(name, launch, self.directory / f"{name}.log"))
-        await asyncio.gather(*(worker.start() for worker in self.workers))
+        await asyncio.gather(
+            *(worker.stop() for worker in before), *(worker.start() for worker in self.workers)
+        )
         await self.until(self._are_ready, START_S, "the workers to be ready")
 
     async def stop_workers(self) -> None:

@@ -107,12 +107,10 @@ async def reset_connections(rig: Rig) -> AsyncIterator[Strike]:
                 await asyncio.sleep(CUT_AFTER_S)
             proxy.reset()
 
-        await rig.stop_workers()
         await rig.start_workers(proxy.port)
         try:
             yield strike
         finally:
-            await rig.stop_workers()
             await rig.start_workers()
 
 
