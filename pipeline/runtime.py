@@ -33,6 +33,7 @@ from pipeline.topics import Topics
 
 Redis = redis_client.Redis
 HEARTBEAT_S = 2.0
+LAST_WORD_S = 0.5  # for taking the heartbeat back; a process that is killed is missed by its TTL
 LAYOUT_S = 2.0  # how soon a worker leaves streams that are no longer in use
 SOCKET_TIMEOUT_S = 5.0  # above every BLOCK, so that a quiet stream is no time-out
 CANCEL_AGAIN_S = 1.0
@@ -161,6 +162,8 @@ async def attach(
         yield context
     finally:
         await cancel(heartbeat)
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await asyncio.wait_for(client.delete(_heartbeat_key(context)), LAST_WORD_S)
         await client.aclose()
 
 
@@ -269,8 +272,12 @@ async def _reachable(context: Context) -> bool:
     return False
 
 
+def _heartbeat_key(context: Context) -> str:
+    return topics.heartbeat(f"{context.name}@{socket.gethostname()}:{os.getpid()}")
+
+
 async def _heartbeat(context: Context) -> None:
-    key = topics.heartbeat(context.name)
+    key = _heartbeat_key(context)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "shards": context.topics.shards}
     while True:
         report = context.telemetry.report() | process

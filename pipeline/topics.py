@@ -21,7 +21,7 @@
 | schema-log:{schema:<s>} | hash: level and revisions of a subject | schemas             |
 | schema-ids              | hash: id -> subject, version and text  | schemas             |
 | layout                  | JSON: into how many shards it is cut   | first start, reshard|
-| worker:<name>           | heartbeat of a process                 | that process        |
+| worker:<name>@<host:pid>| heartbeat of a process                 | that process        |
 | limit:<name>            | rate budgets                           | limits              |
 
 With more than one shard, and always on a cluster, the names carry the shard in literal braces, the

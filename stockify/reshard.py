@@ -29,7 +29,7 @@ TOLD_EVERY_S = 5.0
 AT_ONCE = 100  # values that are copied at the same time
 RETIRED = "retired"
 KINDS = ("raw", "enriched", "contracts")  # those first that the others are made from
-NEVER = ("dead", "replay")  # letters are in the way, and a replay's streams go within a day
+NEVER = ("dead", "replay")  # letters are found in streams of every cut; a replay's go within a day
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Outlook(msgspec.Struct, frozen=True):
-    """What stands before a change: which groups have how much to do, and what is in the way."""
+    """What stands before a change: which groups have how much to do, and what is there."""
 
     old: Topics
     new: Topics

@@ -18,9 +18,10 @@ from stockify.bench.report import Grid, MissingPeer, Report
 
 BENCHES = {
     "bus": ("stockify.bench.bus", "frames appended and read by one process, beside other people's"),
+    "cluster": ("stockify.bench.cluster", "frames/s on one server and a cluster, by shards"),
     "faults": (
         "stockify.bench.faults.measuring",
-        "what is lost or double after each of ten faults",
+        "what is lost or double after each of eleven faults",
     ),
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),

@@ -48,11 +48,6 @@ async def _reshard(shards: int, *, plan: bool, wait_s: float, leave: tuple[str, 
             click.echo(line)
         if plan:
             return
-        if outlook.letters:
-            raise ConfigError(
-                f"there are {outlook.letters:,} dead letters: their streams would be lost from "
-                "sight; stockify dead redrive or dead drop first"
-            )
         try:
             await change.run(click.echo, wait_s)
         except TimeoutError as error:
@@ -85,4 +80,4 @@ def lines(outlook: Outlook) -> Iterator[str]:
     yield f"4. {new.shards} is recorded; processes with {old.shards} end"
     yield "5. the old streams go after STOCKIFY_KEEP_S"
     if outlook.letters:
-        yield f"in the way: {outlook.letters:,} dead letters"
+        yield f"   {outlook.letters:,} dead letters stay where they are"

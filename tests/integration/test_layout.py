@@ -45,11 +45,12 @@ async def test_worker_leaves_when_the_bus_is_cut_anew_and_does_not_start_again(
     redis = connect(settings)
     with running("workers.trimmer", settings) as process:
         async with asyncio.timeout(15):
-            while not await redis.exists(topics.heartbeat("trimmer")):
+            while not await redis.keys(topics.heartbeat("trimmer@*")):
                 await asyncio.sleep(0.05)
         await layout.write(redis, layout.Record(layout.Layout(2, False)))
         await until(lambda: process.poll() is not None)
         assert process.returncode == 1
+    assert await redis.keys(topics.HEARTBEATS) == []  # it took its leave
     with running("workers.trimmer", settings) as process:
         await until(lambda: process.poll() is not None)
         assert process.returncode == 1

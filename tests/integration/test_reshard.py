@@ -211,7 +211,7 @@ async def test_streams_of_ones_own_are_cut_as_well_if_they_are_numbered(valkey: 
         reader = member(context, mine, "reader")
         await reader.ack(await bus.take(reader, 1))
         await bus.append(context, mine, new_entry("NIFTY", 2))
-        with pytest.raises(TimeoutError, match="reader of stream:signals: 1 unread"):
+        with pytest.raises(TimeoutError, match=r"reader of stream:signals: \d unread"):
             await cut(settings, 2, wait_s=0.5)
         await reader.ack(await bus.take(reader, 1))
         await reader.close()

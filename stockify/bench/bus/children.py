@@ -45,6 +45,11 @@ class Child:
 
     def ask(self, kind: type[Answer], **question: object) -> Answer:
         """What it answers. Raises RuntimeError where it ended or went silent."""
+        self.tell(**question)
+        return self.answer(kind)
+
+    def tell(self, **question: object) -> None:
+        """Have it begin; its answer is to be taken. Raises RuntimeError where it has ended."""
         if self._process.stdin is None:
             raise RuntimeError(f"{self._name}: no pipe")
         try:
@@ -52,7 +57,6 @@ class Child:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise RuntimeError(self._said()) from None
-        return self.answer(kind)
 
     def answer(self, kind: type[Answer]) -> Answer:
         """Its next line. Raises RuntimeError where it ended or went silent."""
