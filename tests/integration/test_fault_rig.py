@@ -1,13 +1,18 @@
 """The tools of the faults' bench break what they say, and its counting notices what is wrong."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from stockify.bench.faults.journal import Journal, JournalReader, Promise
+from stockify.bench.faults.members import Member
 from stockify.bench.faults.proxy import LOOPBACK, Proxy, proxied
+from stockify.processes import Launch
 
 
 class Echo:
@@ -107,3 +112,51 @@ def test_journal_is_read_on_where_it_was_and_half_a_line_waits(tmp_path: Path) -
     assert reader.promises == [first, second]
     journal.close()
     reader.close()
+
+
+def member(path: Path, text: str) -> Member:
+    launch = Launch(name="one", argv=(sys.executable, "-c", text), env=dict(os.environ))
+    return Member("one", launch, path / "one.log")
+
+
+async def other_pid(one: Member, pid: int) -> int:
+    async with asyncio.timeout(10):
+        while not one.is_running or one.pid == pid:
+            await asyncio.sleep(0.01)
+    return one.pid
+
+
+async def test_killed_member_is_started_again_at_once_and_its_death_is_no_crash(
+    tmp_path: Path,
+) -> None:
+    one = member(tmp_path, "import time; time.sleep(60)")
+    await one.start()
+    pid = one.pid
+    assert one.kill()
+    assert await other_pid(one, pid) != pid
+    await one.stop()
+    assert not one.is_running
+    assert one.crashes == []
+
+
+async def test_member_that_ends_by_itself_has_crashed_and_its_last_words_are_told(
+    tmp_path: Path,
+) -> None:
+    exception = "Traceback\\nValueError: no such thing"
+    line = f'{{"event":"failed","exception":"{exception}"}}'
+    one = member(tmp_path, f"import sys; print({line!r}); sys.exit(3)")
+    await one.start()
+    async with asyncio.timeout(10):
+        while not one.crashes:
+            await asyncio.sleep(0.01)
+    await one.kill_for_good()
+    assert one.crashes[0] == "one: exit 3, failed ValueError: no such thing"
+
+
+async def test_frozen_member_is_told_to_leave_too(tmp_path: Path) -> None:
+    one = member(tmp_path, "import time; time.sleep(60)")
+    await one.start()
+    one.send(signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        await one.stop()
+    assert not one.is_running
