@@ -83,7 +83,8 @@ class Reshard:
         """Do it. Raises TimeoutError where groups did not finish in time; then all is as before."""
         coming = Layout(self.new.shards, self.new.tagged)
         await layout.write(self._redis, msgspec.structs.replace(self._record, coming=coming))
-        deadline = time.monotonic() + wait_s
+        began = time.monotonic()
+        deadline = began + wait_s
         found = await kinds(self._bus, self.old)
         try:
             for kind in found:
@@ -99,7 +100,8 @@ class Reshard:
         current = msgspec.structs.replace(coming, since_ms=time.time_ns() // 1_000_000)
         past = (*self._record.past, self._record.current)
         await layout.write(self._redis, Record(current=current, past=past))
-        say(f"the bus has {self.new.shards} shards now")
+        held_s = time.monotonic() - began
+        say(f"shards now: {self.new.shards}; nothing was appended for {held_s:.1f} s")
         await self._let_go()
         await open_again(self._bus, self.old, self.new, say)
 
@@ -244,13 +246,16 @@ async def open_again(bus: Bus, old: Topics, new: Topics, say: Callable[[str], No
 
 
 async def processes_of(redis: Redis, cut: Topics) -> list[str]:
-    """Who has told of itself lately and reads or writes the streams of that cut."""
+    """Who has told of itself lately and reads or writes the streams of that cut.
+
+    One that is starting does not yet, and will be refused.
+    """
     found = []
     for server in await primaries(redis):
         async for key in server.scan_iter(match=topics.HEARTBEATS):
             text = await redis.get(key)
             report = msgspec.json.decode(text) if text else {}
-            if report.get("shards") == cut.shards:
+            if report.get("shards") == cut.shards and report.get("state") != "starting":
                 found.append(key.decode().partition(":")[2])
     return found
 

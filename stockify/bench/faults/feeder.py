@@ -58,7 +58,11 @@ class Instants:
 async def feed(order: Order, context: Context) -> None:
     """Feed every underlying at its share of the rate until stopping."""
     made = chains.read(order.chains)
-    async with open_outbox(context) as outbox:
+
+    def route(_stream: str, symbol: str) -> str:
+        return context.topics.raw(context.topics.shard_of(symbol.partition("-")[0]))
+
+    async with open_outbox(context, route) as outbox:
         feeding = _Feeding(order, context, outbox)
         context.telemetry.set_state("ready")
         try:
