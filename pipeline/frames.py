@@ -6,6 +6,7 @@ its way; columns an older writer did not know come back absent. The same chain a
 the same bytes.
 """
 
+import functools
 from collections.abc import Iterator
 from itertools import starmap
 from math import inf
@@ -44,6 +45,7 @@ _json = msgspec.json.Encoder()
 _SPECS = {spec.name: spec for spec in LEG_COLUMNS}
 _DTYPES = {spec.name: np.dtype(spec.dtype) for spec in LEG_COLUMNS}
 _BYTES_PER_LEG = {name: dtype.itemsize for name, dtype in _DTYPES.items()}
+_NAMES = tuple(_DTYPES)
 # How an enumerated column reads in client JSON.
 _KIND_WORDS = {int(Kind.CALL): "call", int(Kind.PUT): "put"}
 ROW_FIELDS: tuple[str, ...] = ("symbol", *(column.name for column in LEG_COLUMNS))
@@ -89,9 +91,13 @@ def encode_frame(chain: EnrichedChain) -> bytes:
 def decode_frame(data: bytes) -> EnrichedChain:
     """The chain in a frame; its columns are read-only views. Raises DecodeError."""
     header, columns = open_frame(data)
-    return EnrichedChain(
-        header, {name: decode_column(columns.get(name), name, header.n) for name in _SPECS}
-    )
+    legs = {  # as `decode_column`, whose calls would cost as much as a fifth of this
+        name: np.frombuffer(columns[name], dtype)
+        if name in columns
+        else empty_column(_SPECS[name], header.n)
+        for name, dtype in _DTYPES.items()
+    }
+    return EnrichedChain(header, legs)
 
 
 def open_frame(data: bytes) -> tuple[ChainHeader, dict[str, bytes]]:
@@ -104,11 +110,19 @@ def open_frame(data: bytes) -> tuple[ChainHeader, dict[str, bytes]]:
     except msgspec.MsgspecError as error:
         raise DecodeError(f"not a chain frame: {error}") from error
     n = frame.h.n
+    if (*frame.c,) == _NAMES and [*map(len, frame.c.values())] == _lengths(n):
+        return frame.h, frame.c
     for name, column in frame.c.items():
         width = _BYTES_PER_LEG.get(name)
         if width is not None and len(column) != n * width:
             raise DecodeError(f"column {name}: {len(column)} bytes for {n} legs")
     return frame.h, frame.c
+
+
+@functools.lru_cache(64)
+def _lengths(legs: int) -> list[int]:
+    """How long the columns are that we write, in their order."""
+    return [legs * width for width in _BYTES_PER_LEG.values()]
 
 
 def decode_column(column: bytes | None, name: str, length: int) -> Column:
