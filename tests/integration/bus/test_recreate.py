@@ -17,6 +17,17 @@ async def tally_of(redis: Redis, stream: str) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in found.items()}
 
 
+async def read_until(reader: Consumer, last: str) -> list[str]:
+    """The ids of what comes up to that one; what the reader held already may come twice."""
+    seen: list[str] = []
+    async with asyncio.timeout(10):
+        async for batch in reader.batches(count=2, block_ms=50):
+            seen += [entry.id for entry in batch]
+            if last in seen:
+                break
+    return list(dict.fromkeys(seen))
+
+
 async def test_destroyed_group_goes_on_at_its_durable_cursor(server: Target, stream: str) -> None:
     async with bus.context(server.url) as context:
         await bus.append_numbered(context, stream, 4)
@@ -25,7 +36,7 @@ async def test_destroyed_group_goes_on_at_its_durable_cursor(server: Target, str
         await context.redis.xgroup_destroy(stream, "group")
         await trim(context.redis, stream, -1_000)  # what the lost group has not finished stays
         assert await context.redis.xlen(stream) == 1
-        assert [entry.id for entry in await bus.take(reader, 1)] == ["id-3"]
+        assert await read_until(reader, "id-3") == ["id-3"]
         await reader.close()
 
 
@@ -60,8 +71,7 @@ async def test_lost_stream_begins_a_new_epoch_which_producer_and_group_are_told_
         fresh = await producer.append(stream, bus.entry(3))
         assert (restored.seq, fresh.seq) == (4, 5)
         assert restored.epoch == fresh.epoch != places[0].epoch
-        entries = await bus.take(reader, 2)
-        assert [entry.id for entry in entries] == ["id-2", "id-3"]
+        assert await read_until(reader, "id-3") == ["id-2", "id-3"]
         again = await tally_of(context.redis, stream)
         assert again["0:test:n"] == counted["0:test:n"] + 1  # the restored one was counted before
         await reader.close()
@@ -91,7 +101,7 @@ async def test_lost_target_is_made_anew_from_its_source_and_counted_once(
                 if len(made) == 4:
                     break
         assert made == ["id-103", "id-104", "id-105", "id-106"]
-        assert [entry.id for entry in await bus.take(user, 4)] == made
+        assert await read_until(user, "id-106") == made
         again = await tally_of(context.redis, target)
         assert again["0:test:n"] == counted["0:test:n"] + 2 == 6
         await maker.close()
