@@ -17,7 +17,7 @@ from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.latest import Latest
 from pipeline.limits import Budget
 from pipeline.models import EnrichedChain
-from pipeline.runtime import Redis, cancel, connect
+from pipeline.runtime import Redis, cancel, connect, connect_to
 from pipeline.schemas import SCHEMAS
 from pipeline.streams import consume
 from pipeline.topics import Topics, heartbeat
@@ -88,6 +88,25 @@ async def test_every_room_that_asks_redis_works_on_a_cluster(redis: ClusterRedis
         key for server in await primaries(redis) async for key in server.scan_iter(heartbeat("*"))
     ]
     assert found == [heartbeat("tester").encode()]
+
+
+async def test_live_text_is_heard_at_every_node(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    chain = chains.enriched(3)
+    listeners = [connect_to(node.url, retries=0).pubsub() for node in cluster.nodes]
+    for listener in listeners:
+        await listener.subscribe(TOPICS.live("NIFTY"))
+        await listener.get_message(timeout=5.0)
+    await publish(redis, TOPICS, chain, 1)
+    text = (await Latest(redis, TOPICS).texts(["NIFTY"]))[0]
+    for listener in listeners:
+        async with asyncio.timeout(5):
+            while (message := await listener.get_message(timeout=1.0)) is None:
+                continue
+        assert message["data"] == text
+        await listener.aclose()
+        await listener.connection_pool.aclose()
 
 
 async def test_moved_slot_is_followed(cluster: ValkeyCluster, redis: ClusterRedis) -> None:
