@@ -274,7 +274,8 @@ class Consumer:
             claimed = await stale.claim(await self._calling.client(), count, self._in_work.entries)
             if claimed:
                 self._telemetry.log.info("reclaimed", stream=self.stream, entries=len(claimed))
-            return claimed  # what was asked above may hold no longer
+            if claimed or self._term != self._in_work.term:  # or let go meanwhile
+                return claimed
         return await self._read_new(count, block_ms, ahead=self._exclusive and not is_due)
 
     async def _read_pending(self, pending: Pending, count: int) -> list[Entry]:
