@@ -18,12 +18,10 @@ from pipeline.entries import Entry, NewEntry
 from pipeline.frames import decode_frame, legs_of
 from pipeline.runtime import Context, run
 from pipeline.streams import Consumer, Producer
-from stockify.bench.bus import frames
+from stockify.bench.bus import DEPTH, UNDER_WAY, frames
 from stockify.bench.bus.children import Taken
 from stockify.bench.bus.server import PLAIN_STREAM
 
-DEPTH = 8  # entries under way, as many as redis-benchmark has
-AT_ONCE = 4  # entries of one call: so one is at the server while the next is made
 BATCH = 32
 
 
@@ -65,12 +63,12 @@ class Client:
 
     async def _produce(self, count: int) -> int:
         under_way: deque[asyncio.Task[object]] = deque()
-        for _ in range(0, count, AT_ONCE):
-            entries = [self._entry() for _ in range(AT_ONCE)]
+        for _ in range(0, count, DEPTH):
+            entries = [self._entry() for _ in range(DEPTH)]
             call = self._producer.append_many(self._stream, entries)
             under_way.append(asyncio.create_task(call))
             await asyncio.sleep(0)  # it is sent
-            if len(under_way) >= DEPTH // AT_ONCE:
+            if len(under_way) >= UNDER_WAY:
                 await under_way.popleft()
         while under_way:
             await under_way.popleft()
