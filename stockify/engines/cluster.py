@@ -5,7 +5,6 @@ password. It stops and kills only what it started.
 """
 
 import contextlib
-import os
 import secrets
 import signal
 import subprocess
@@ -103,7 +102,7 @@ class Node:
     def signal(self, number: int) -> None:
         """Send it a signal: SIGSTOP and SIGCONT make it stall."""
         if self.process is not None:
-            os.kill(self.process.pid, number)
+            self.process.send_signal(number)
 
     def command(self, *words: str | int) -> Any:
         """The answer to a command of this node."""
@@ -169,10 +168,11 @@ class ValkeyCluster:
         until(self.is_well, "the cluster did not become well")
 
     def stop(self) -> None:
-        """End every node that still runs."""
+        """End every node that still runs: all are told before any is waited for."""
         for node in self.nodes:
-            with contextlib.suppress(ProcessLookupError):
-                node.signal(signal.SIGCONT)  # a stalled one could not leave
+            node.signal(signal.SIGCONT)  # a stalled one could not leave
+            node.signal(signal.SIGTERM)
+        for node in self.nodes:
             node.stop()
 
     def primaries(self) -> list[Node]:
