@@ -146,9 +146,10 @@ async def test_a_clock_that_was_put_back_does_not_keep_a_dead_owner_in_office(
         await bus.append_numbered(context, stream, 1)
         lease = topics.lease(stream, "group")
         far_ms = int(time.time() * 1_000) + 3_600_000
-        ghost = {f"{stream}|owner": "ghost", f"{stream}|fence": 4, f"{stream}|until": far_ms}
+        ghost = {f"{stream}|owner": "ghost", f"{stream}|fence": "4:ghost", f"{stream}|until": far_ms}
         await context.redis.hset(lease, mapping=ghost)
         heir = bus.consumer(context, stream)
         assert (await read_one(heir, TAKEOVER_S)).id == "id-0"
-        assert await context.redis.hget(lease, f"{stream}|fence") == b"5"
+        fence = await context.redis.hget(lease, f"{stream}|fence") or b""
+        assert fence.endswith(b":" + (await context.redis.hget(lease, f"{stream}|owner") or b"?"))
         await heir.close()
