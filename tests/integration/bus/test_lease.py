@@ -146,8 +146,10 @@ async def test_a_clock_that_was_put_back_does_not_keep_a_dead_owner_in_office(
         await bus.append_numbered(context, stream, 1)
         lease = topics.lease(stream, "group")
         far_ms = int(time.time() * 1_000) + 3_600_000
-        ghost = {f"{stream}|owner": "ghost", f"{stream}|fence": "4:ghost", f"{stream}|until": far_ms}
-        await context.redis.hset(lease, mapping=ghost)
+        ghost = {"owner": "ghost", "fence": "4:ghost", "until": str(far_ms)}
+        await context.redis.hset(
+            lease, mapping={f"{stream}|{name}": text for name, text in ghost.items()}
+        )
         heir = bus.consumer(context, stream)
         assert (await read_one(heir, TAKEOVER_S)).id == "id-0"
         fence = await context.redis.hget(lease, f"{stream}|fence") or b""
