@@ -64,7 +64,7 @@ if ARGV[5] == '1' then
     redis.call('HSET', lease, names[2], till, names[4], ARGV[7])
   elseif owner == '' or owner == me or not is_live(held[2], ttl) then
     -- With the owner's name, since a server that lost its last seconds may count a number twice.
-    fence = redis.call('HINCRBY', lease, prefix .. 'owners', 1) .. ':' .. me
+    fence = redis.call('HINCRBY', lease, prefix .. 'terms', 1) .. ':' .. me
     redis.call('HSET', lease, names[1], me, names[2], till, names[3], fence, names[4], ARGV[7])
     if owner ~= me then before = held[4] or '' end
     owner = me
