@@ -12,7 +12,7 @@ from pipeline import topics
 from pipeline.clock import parse_instant
 from pipeline.errors import ConfigError
 from pipeline.runtime import Redis
-from pipeline.streams.scripts import EPOCH, IDS, Script
+from pipeline.streams.scripts import EPOCH, IDS, MOVE, Script
 
 CRITICAL = "critical"
 BEST_EFFORT = "best_effort"
@@ -65,7 +65,9 @@ return {how, start}
 
 # Move a group to an id; what it held is let go. KEYS: stream, sequence, cursors, lease.
 # ARGV: group, fence, id or '$'. Gives the id; FENCED for an owner that is none any more.
-_SEEK = Script("""
+_SEEK = Script(
+    MOVE
+    + """
 local stream, group, to = KEYS[1], ARGV[1], ARGV[3]
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[4], stream .. '|fence') ~= ARGV[2] then
   return redis.error_reply('FENCED')
@@ -76,18 +78,12 @@ if to == '$' then
     if info[i] == 'last-generated-id' then to = info[i + 1] end
   end
 end
-local pending = redis.call('XPENDING', stream, group)
-while pending[1] > 0 do
-  for _, one in ipairs(redis.call('XPENDING', stream, group, '-', '+', 1000)) do
-    redis.call('XACK', stream, group, one[1])
-  end
-  pending = redis.call('XPENDING', stream, group)
-end
-redis.call('XGROUP', 'SETID', stream, group, to)
+move(stream, group, to)
 local held = redis.call('HMGET', KEYS[2], 'epoch')
 redis.call('HSET', KEYS[3], group, table.concat({to, '0', held[1] or '-', to, '-'}, ' '))
 return to
-""")
+"""
+)
 
 # Remove a group with all that is known of it. KEYS: stream, cards, cursors, bookmarks, lease.
 # ARGV: group. Gives whether anything was there.

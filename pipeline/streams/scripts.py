@@ -212,6 +212,20 @@ return {epoch, places}
 """
 )
 
+# Let a group stand after an id; what it held is let go.
+MOVE = """
+local function move(stream, group, to)
+  local pending = redis.call('XPENDING', stream, group)
+  while pending[1] > 0 do
+    for _, one in ipairs(redis.call('XPENDING', stream, group, '-', '+', 1000)) do
+      redis.call('XACK', stream, group, one[1])
+    end
+    pending = redis.call('XPENDING', stream, group)
+  end
+  redis.call('XGROUP', 'SETID', stream, group, to)
+end
+"""
+
 # Whether the caller's fence still stands ('' asks for none), and the durable cursor after some
 # entries were acknowledged: id, seq, epoch, top and src with a space between, '-' for an unknown
 # epoch or src. Everything up to `id` is finished; `top` is the highest that is.
@@ -260,6 +274,7 @@ FINISH = Script(
     + EPOCH
     + _ADD
     + _GROUP
+    + MOVE
     + """
 local source, target, group = KEYS[1], KEYS[2], ARGV[1]
 if not owns(KEYS[5], source, ARGV[2]) then return redis.error_reply('FENCED') end
@@ -288,13 +303,7 @@ if ARGV[6] == '1' then
       if not counted_to or before(counted_to, finished) then
         redis.call('HSET', KEYS[3], again, finished)
       end
-      while pending[1] > 0 do
-        for _, one in ipairs(redis.call('XPENDING', source, group, '-', '+', 1000)) do
-          redis.call('XACK', source, group, one[1])
-        end
-        pending = redis.call('XPENDING', source, group)
-      end
-      redis.call('XGROUP', 'SETID', source, group, low)
+      move(source, group, low)
       local parts = held and cursor(held) or {low, '0', '-', low, '-'}
       parts[1], parts[4] = low, low
       redis.call('HSET', KEYS[6], group, table.concat(parts, ' '))
