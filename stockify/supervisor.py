@@ -31,6 +31,7 @@ from stockify.instance import Secrets, StateDirectory, Status, this_process
 from stockify.plan import Plan, Ports
 from stockify.processes import Launch
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_S = 1.0
 LOOK_CLOSELY_S = 0.2  # while something is starting or stopping
 ENGINE_START_S = 60.0  # a recovery after a crash is part of it
@@ -76,11 +77,19 @@ class Supervisor:
                 watching.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watching
+                self._listen_no_more()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._asked_to_stop)
+
+    def _listen_no_more(self) -> None:
+        """All is drained: one more Ctrl-C shall not turn the exit into a death by signal."""
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _asked_to_stop(self) -> None:
         now_s = time.monotonic()

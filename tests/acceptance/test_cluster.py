@@ -95,7 +95,7 @@ async def listen(settings: Settings, told: dict[str, str]) -> None:
         refused: list[Any] = channels
         while refused:  # what has not been seen yet is not known yet
             answer = await client.ask("subscribe", channels=channels, interval_ms=0)
-            refused = answer["refused"]
+            refused = answer.get("refused", channels)  # or an error: Redis is away for a while
             await asyncio.sleep(0.1)
         while True:
             message = await client.next()
