@@ -90,7 +90,7 @@ class Consumer:
         self._running = asyncio.Event()
         self._running.set()
         self._last_seq, self._head_seq, self._epoch = 0, 0, ""
-        self._oldest_pending_s, self._pending_count = 0.0, 0
+        self._oldest_pending_s = 0.0
         self._next_claim = 0.0
         self._observe()
 
@@ -216,7 +216,6 @@ class Consumer:
             except ResponseError as error:
                 raise BusUnavailable(f"{self.stream} cannot be moved in: {error}") from error
             self._in_work.let_go()
-            self._pending, self._last_seq = None, 0
         return at
 
     def pause(self) -> None:
@@ -355,7 +354,7 @@ class Consumer:
                     active=beat.owns,
                     owner=beat.owner,
                 )
-            self._head_seq, self._pending_count = beat.head_seq, beat.pending
+            self._head_seq = beat.head_seq
             oldest_ms = int(beat.oldest_pending.partition("-")[0] or 0)
             self._oldest_pending_s = max(0, beat.now_ms - oldest_ms) / 1e3 if oldest_ms else 0.0
             if not self._exclusive and self._in_work.entries:

@@ -11,7 +11,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.runtime import Redis
-from pipeline.streams.scripts import EPOCH, IDS, Script
+from pipeline.streams.scripts import ANEW, EPOCH, Script
 from pipeline.streams.tally import again_bucket_of, identity
 
 PAGE = 100  # entries a call: with 33 kB each the server is busy for a millisecond
@@ -43,23 +43,15 @@ return found
 # seconds after which the target goes (0 for never).
 # Gives id and seq in the target, or nothing where the entry is gone.
 _COPY = Script(
-    IDS
-    + EPOCH
+    EPOCH
+    + ANEW
     + """
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not entry then return {} end
 local epoch, retired = epoch_of(KEYS[2], KEYS[3])
 if retired then return redis.error_reply(RETIRED) end
-local seq = redis.call('HINCRBY', KEYS[3], 'seq', 1)
-local fields = {'seq', seq, 'epoch', epoch}
-for i = 1, #entry[2], 2 do
-  local name = entry[2][i]
-  if name ~= 'seq' and name ~= 'epoch' and name ~= 'src' then
-    fields[#fields + 1] = name
-    fields[#fields + 1] = entry[2][i + 1]
-  end
-end
-local id = redis.call('XADD', KEYS[2], '*', unpack(fields))
+local own = {seq = true, epoch = true, src = true}
+local id, seq = append_anew(KEYS[2], KEYS[3], epoch, entry[2], own)
 if ARGV[2] ~= '' then
   redis.call('HINCRBY', KEYS[4], ARGV[2] .. ':n', 1)
   redis.call('HINCRBY', KEYS[4], ARGV[2] .. ':h', ARGV[3])

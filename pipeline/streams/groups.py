@@ -12,18 +12,29 @@ from pipeline import topics
 from pipeline.clock import parse_instant
 from pipeline.errors import ConfigError
 from pipeline.runtime import Redis
-from pipeline.streams.scripts import EPOCH, IDS, MOVE, Script
+from pipeline.streams.scripts import CURSOR, EPOCH, MOVE, OWNS, Script
 
 CRITICAL = "critical"
 BEST_EFFORT = "best_effort"
+
+# The newest id that a stream has given out.
+_NEWEST = """
+local function newest_of(stream)
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+"""
 
 # Make sure that a group exists. KEYS: stream, sequence, cards, cursors. ARGV: group, where a group
 # that never was begins, its card, the cursor its member remembers ('' for none).
 # Gives 'there', 'new', 'again' (at its cursor) or 'epoch' (the stream is another one: at its
 # beginning), and the id after which it stands.
 _ENSURE = Script(
-    IDS
-    + EPOCH
+    EPOCH
+    + CURSOR
+    + _NEWEST
     + """
 local stream, group = KEYS[1], ARGV[1]
 redis.call('HSET', KEYS[3], group, ARGV[3])
@@ -39,7 +50,7 @@ local epoch = epoch_of(stream, KEYS[2])
 local held = redis.call('HGET', KEYS[4], group) or ARGV[4]
 local how, start, parts = 'new', ARGV[2], {}
 if held ~= '' then
-  for part in string.gmatch(held, '[^ ]+') do parts[#parts + 1] = part end
+  parts = cursor(held)
   if parts[3] == epoch and was_there then
     how, start = 'again', parts[1]
   else
@@ -51,12 +62,7 @@ if held ~= '' then
   end
 end
 redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
-if start == '$' then
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then start = info[i + 1] end
-  end
-end
+if start == '$' then start = newest_of(stream) end
 redis.call('HSET', KEYS[4], group,
   table.concat({start, parts[2] or '0', epoch, start, parts[5] or '-'}, ' '))
 return {how, start}
@@ -67,17 +73,12 @@ return {how, start}
 # ARGV: group, fence, id or '$'. Gives the id; FENCED for an owner that is none any more.
 _SEEK = Script(
     MOVE
+    + OWNS
+    + _NEWEST
     + """
 local stream, group, to = KEYS[1], ARGV[1], ARGV[3]
-if ARGV[2] ~= '' and redis.call('HGET', KEYS[4], stream .. '|fence') ~= ARGV[2] then
-  return redis.error_reply('FENCED')
-end
-if to == '$' then
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then to = info[i + 1] end
-  end
-end
+if not owns(KEYS[4], stream, ARGV[2]) then return redis.error_reply('FENCED') end
+if to == '$' then to = newest_of(stream) end
 move(stream, group, to)
 local held = redis.call('HMGET', KEYS[2], 'epoch')
 redis.call('HSET', KEYS[3], group, table.concat({to, '0', held[1] or '-', to, '-'}, ' '))

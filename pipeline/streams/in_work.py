@@ -17,6 +17,7 @@ from pipeline.runtime import cancel
 from pipeline.streams import scripts, tally
 from pipeline.streams.leases import Membership
 from pipeline.streams.links import Link, is_lost_group
+from pipeline.streams.standing import numbers
 from pipeline.streams.wire import Argument
 from pipeline.telemetry import Telemetry
 
@@ -81,12 +82,6 @@ class InWork:
             None if place is None else Appended(place[0].decode(), int(place[1]), epoch)
             for place in places
         ]
-
-    async def finish_many(
-        self, target: str, entry: Entry, results: Sequence[NewEntry | Sequence[str]]
-    ) -> int | None:
-        """Acknowledge an entry and append all that came of it; as `finish_each`."""
-        return (await self.finish_each(target, [(entry, results)]))[0]
 
     async def finish_each(
         self, target: str, results: Sequence[tuple[Entry, Sequence[NewEntry | Sequence[str]]]]
@@ -212,8 +207,7 @@ def _block(result: NewEntry | Sequence[str]) -> list[Argument]:
 
 
 def _place(entry: Entry) -> tuple[int, int]:
-    ms, _, seq = entry.stream_id.partition("-")
-    return int(ms), int(seq)
+    return numbers(entry.stream_id)
 
 
 def _reach(entry: Entry) -> tuple[Argument, Argument, Argument]:

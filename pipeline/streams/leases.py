@@ -31,7 +31,7 @@ end
 # KEYS: lease, stream, sequence. ARGV: group, instance, slot ('' for none yet), TTL in ms, '1' to
 # want the lease, fence ('' for none), the reading connection.
 # Gives slot, fence ('' without the lease), the owner, the connection of the owner before (''),
-# head seq, epoch, number of pending entries, the oldest of them (''), now in ms.
+# head seq, the oldest pending entry (''), now in ms.
 _BEAT = Script(
     _LIVE
     + """
@@ -70,12 +70,9 @@ if ARGV[5] == '1' then
     owner = me
   end
 end
-local numbering = redis.call('HMGET', KEYS[3], 'seq', 'epoch')
+local head = tonumber(redis.call('HGET', KEYS[3], 'seq') or 0)
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[1])
-local count, oldest = 0, ''
-if not pending.err then count, oldest = pending[1], pending[2] or '' end
-return {slot, fence, owner, before, tonumber(numbering[1] or 0), numbering[2] or '', count, oldest,
-  now}
+return {slot, fence, owner, before, head, not pending.err and pending[2] or '', now}
 """
 )
 
@@ -129,8 +126,6 @@ class Beat(msgspec.Struct, frozen=True):
     owner: str
     reader_before: str
     head_seq: int
-    epoch: str
-    pending: int
     oldest_pending: str
     now_ms: int
 
@@ -168,14 +163,14 @@ class Membership:
         """Whether this member may work the shard, by the last beat."""
         return bool(self.fence) or not self._exclusive
 
-    async def beat(self, client: Redis, reader: str, *, wants: bool = True) -> Beat:
-        """Tell of this member, and take or keep the lease if it wants it.
+    async def beat(self, client: Redis, reader: str) -> Beat:
+        """Tell of this member and, where a lease is needed, take or keep it.
 
         `reader` is its reading connection, which a successor will end.
         """
         arguments = (
             *(self._group, self._instance, self.slot, self._lease_ms),
-            *("1" if self._exclusive and wants else "0", self.fence, reader),
+            *("1" if self._exclusive else "0", self.fence, reader),
         )
         answer: list[Any] = await _BEAT.call(client, self._keys, arguments)
         slot, fence, owner, before = (text.decode() for text in answer[:4])
@@ -188,10 +183,8 @@ class Membership:
             owner=owner,
             reader_before=before,
             head_seq=int(answer[4]),
-            epoch=answer[5].decode(),
-            pending=int(answer[6]),
-            oldest_pending=answer[7].decode(),
-            now_ms=int(answer[8]),
+            oldest_pending=answer[5].decode(),
+            now_ms=int(answer[6]),
         )
 
     def lose(self) -> None:

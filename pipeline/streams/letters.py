@@ -16,7 +16,7 @@ from pipeline.errors import StreamRetired
 from pipeline.runtime import Redis
 from pipeline.streams.glances import Glance, glance
 from pipeline.streams.producer import Producer
-from pipeline.streams.scripts import EPOCH, IDS, Script
+from pipeline.streams.scripts import ANEW, EPOCH, Script
 from pipeline.streams.tally import again_bucket_of, dead_bucket_of, identity
 
 # What setting an entry aside has added to it; the rest is the entry as it was.
@@ -28,8 +28,8 @@ _ADDED = ("stream", "source_id", "group", "reason", "error", "attempts", "at")
 # The entry was counted when it was first appended, so the copy is not; its count as a dead letter
 # is taken back, unless the tally has forgotten that minute.
 _REDRIVE = Script(
-    IDS
-    + EPOCH
+    EPOCH
+    + ANEW
     + """
 local letter = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not letter then return {} end
@@ -37,16 +37,8 @@ local own = {}
 for i = 5, #ARGV do own[ARGV[i]] = true end
 local epoch, retired = epoch_of(KEYS[2], KEYS[3])
 if retired then return redis.error_reply(RETIRED) end
-local seq = redis.call('HINCRBY', KEYS[3], 'seq', 1)
-local fields = {'seq', seq, 'epoch', epoch}
-for i = 1, #letter[2], 2 do
-  if not own[letter[2][i]] then
-    fields[#fields + 1] = letter[2][i]
-    fields[#fields + 1] = letter[2][i + 1]
-  end
-end
+local id, seq = append_anew(KEYS[2], KEYS[3], epoch, letter[2], own)
 redis.call('XDEL', KEYS[1], ARGV[1])
-local id = redis.call('XADD', KEYS[2], '*', unpack(fields))
 local counted = tonumber(redis.call('HGET', KEYS[4], ARGV[2] .. ':n') or 0)
 if counted > 0 then
   redis.call('HINCRBY', KEYS[4], ARGV[2] .. ':n', -1)

@@ -45,10 +45,10 @@ class Script:
             return await wire.call("EVAL", self.text, len(keys), *keys, *arguments)
 
 
-def block(entry: NewEntry, *, counted: bool = True) -> list[Argument]:
+def block(entry: NewEntry) -> list[Argument]:
     """An entry as the scripts take it."""
     fields = entry.fields()
-    bucket = tally.bucket_of(entry.type, entry.ts) if counted else ""
+    bucket = tally.bucket_of(entry.type, entry.ts)
     return [len(fields) + 3, bucket, tally.identity(entry.id), entry.contracts, *fields]
 
 
@@ -123,8 +123,7 @@ end
 # nothing is written and the answer is the error EPOCH. Behind a call that was refused it is GAP, so
 # that calls keep their order though they are sent without waiting.
 APPEND = Script(
-    IDS
-    + EPOCH
+    EPOCH
     + _ADD
     + """
 local epoch, retired = epoch_of(KEYS[1], KEYS[2])
@@ -157,8 +156,7 @@ return {epoch, places}
 # Gives the epoch and of each: id, seq, 1 where it was found. One that was acknowledged in an epoch
 # that ended later was counted then; one that is absent from its own epoch was lost with its count.
 SETTLE = Script(
-    IDS
-    + EPOCH
+    EPOCH
     + _ADD
     + """
 local epoch, retired = epoch_of(KEYS[1], KEYS[2])
@@ -212,6 +210,39 @@ return {epoch, places}
 """
 )
 
+# The parts of a durable cursor: id, seq, epoch, top and src, a space between, '-' for an unknown
+# epoch or src. Everything up to `id` is finished; `top` is the highest that is.
+CURSOR = """
+local function cursor(text)
+  local parts = {}
+  for part in string.gmatch(text, '[^ ]+') do parts[#parts + 1] = part end
+  return parts
+end
+"""
+
+# Whether the caller's fence still stands ('' asks for none).
+OWNS = """
+local function owns(lease, stream, fence)
+  return fence == '' or redis.call('HGET', lease, stream .. '|fence') == fence
+end
+"""
+
+# Append the fields of an entry once more, numbered anew and without those named in `own`. The
+# caller has checked what must hold before anything is written. Gives id and seq.
+ANEW = """
+local function append_anew(stream, sequence, epoch, flat, own)
+  local seq = redis.call('HINCRBY', sequence, 'seq', 1)
+  local fields = {'seq', seq, 'epoch', epoch}
+  for i = 1, #flat, 2 do
+    if not own[flat[i]] then
+      fields[#fields + 1] = flat[i]
+      fields[#fields + 1] = flat[i + 1]
+    end
+  end
+  return redis.call('XADD', stream, '*', unpack(fields)), seq
+end
+"""
+
 # Let a group stand after an id; what it held is let go.
 MOVE = """
 local function move(stream, group, to)
@@ -226,18 +257,8 @@ local function move(stream, group, to)
 end
 """
 
-# Whether the caller's fence still stands ('' asks for none), and the durable cursor after some
-# entries were acknowledged: id, seq, epoch, top and src with a space between, '-' for an unknown
-# epoch or src. Everything up to `id` is finished; `top` is the highest that is.
-_GROUP = """
-local function owns(lease, stream, fence)
-  return fence == '' or redis.call('HGET', lease, stream .. '|fence') == fence
-end
-local function cursor(text)
-  local parts = {}
-  for part in string.gmatch(text, '[^ ]+') do parts[#parts + 1] = part end
-  return parts
-end
+# Write the durable cursor after some entries were acknowledged.
+_ADVANCE = """
 local function advance(cursors, stream, group, id, seq, epoch, src)
   local held = redis.call('HGET', cursors, group)
   local top, known = id, '-'
@@ -273,7 +294,9 @@ FINISH = Script(
     IDS
     + EPOCH
     + _ADD
-    + _GROUP
+    + CURSOR
+    + OWNS
+    + _ADVANCE
     + MOVE
     + """
 local source, target, group = KEYS[1], KEYS[2], ARGV[1]
@@ -358,7 +381,9 @@ return {epoch, places}
 # last of them, ids. Gives how many counted; FENCED for an owner that is none any more.
 ACK = Script(
     IDS
-    + _GROUP
+    + CURSOR
+    + OWNS
+    + _ADVANCE
     + """
 if not owns(KEYS[2], KEYS[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local done = 0

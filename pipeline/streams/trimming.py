@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.runtime import Redis
-from pipeline.streams.scripts import IDS, Script
+from pipeline.streams.scripts import CURSOR, IDS, Script
 
 # An entry is finished when it is delivered and not pending. A group without a card counts as
 # critical: nobody loses entries for want of one. A group with a card that is lost holds back what
@@ -21,6 +21,7 @@ from pipeline.streams.scripts import IDS, Script
 # first unfinished entry, how long ago that was appended in ms, how many entries it misses.
 _TRIM = Script(
     IDS
+    + CURSOR
     + """
 local stream, keep, size = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 if redis.call('EXISTS', stream) == 0 then return {0, '', '', '', 0, {}} end
@@ -61,9 +62,7 @@ for i = 1, #cards, 2 do
   local read, card = pcall(cjson.decode, cards[i + 1])
   card_of[cards[i]] = read and type(card) == 'table' and card or {}
   if not lows[cards[i]] then
-    local held = redis.call('HGET', KEYS[3], cards[i])
-    local parts = {}
-    for part in string.gmatch(held or '', '[^ ]+') do parts[#parts + 1] = part end
+    local parts = cursor(redis.call('HGET', KEYS[3], cards[i]) or '')
     lows[cards[i]] = parts[3] == epoch and next_of(parts[1]) or '0-0'
   end
 end
