@@ -27,7 +27,7 @@ from api.messages import (
 )
 from pipeline.errors import BusUnavailable
 from pipeline.latest import Latest
-from pipeline.runtime import cancel
+from pipeline.runtime import side_by_side
 from pipeline.watch import Watch
 
 SWEEP_S = 5.0  # everything in use is read again this often, whatever was or was not told
@@ -144,14 +144,7 @@ class Hub:
 
     async def run(self) -> None:
         """Listen, read and send until cancelled."""
-        parts = (self._listen(), self._check(), self._sweep(), self._tick())
-        tasks = [asyncio.create_task(part) for part in parts]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                await task  # none ends by itself: raises what went wrong
-        finally:
-            await cancel(*tasks)
+        await side_by_side(self._listen(), self._check(), self._sweep(), self._tick())
 
     async def join(
         self,

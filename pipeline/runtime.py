@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +204,17 @@ async def cancel(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # seen, so that asyncio does not report it
+
+
+async def side_by_side(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run parts none of which ends by itself; raises what ended one, once the others have ended."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        await cancel(*tasks)
 
 
 def jittered(attempt: int, *, first_s: float = 0.1, cap_s: float = 5.0) -> float:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, RedisError
 from pipeline.cluster import ClusterRedis, owner_of
 from pipeline.errors import BusUnavailable
 from pipeline.latest import shard_of
-from pipeline.runtime import Redis, cancel, jittered
+from pipeline.runtime import Redis, jittered, side_by_side
 from pipeline.topics import Topics
 
 PING_AFTER_S = 5.0  # a quiet subscription is asked whether it still lives
@@ -64,14 +64,8 @@ class Watch:
         Never returns. A lost subscription is tried again and again by itself, while the others
         stand: `lost(why, attempt)` is called each time.
         """
-        tasks = [asyncio.create_task(_kept(part, changed, lost)) for part in self._parts]
-        tasks.append(asyncio.create_task(self._follow_owners()))
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                await task  # none ends by itself: raises what went wrong
-        finally:
-            await cancel(*tasks)
+        kept = (_kept(part, changed, lost) for part in self._parts)
+        await side_by_side(*kept, self._follow_owners())
 
     def _by_part(self, symbols: Iterable[str]) -> "dict[_Subscription, list[str]]":
         found: dict[_Subscription, list[str]] = {}

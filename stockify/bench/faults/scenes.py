@@ -144,10 +144,10 @@ async def clock_jump(rig: Rig) -> AsyncIterator[Strike]:
 
     Raises NotAvailable without libfaketime.
     """
-    library = server_clock.library()
-    if library is None:
+    faketime = server_clock.faketime()
+    if faketime is None:
         raise NotAvailable("libfaketime is not on this machine; setup/test-needs.sh fetches it")
-    clock = ServerClock(library, rig.directory / "server-clock")
+    clock = ServerClock(faketime, rig.directory / "server-clock")
 
     async def strike(_run: int, seconds: float) -> None:
         clock.move(HOUR_S)

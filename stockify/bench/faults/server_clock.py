@@ -39,7 +39,7 @@ class ServerClock:
         temporary.replace(self._file)
 
 
-def library() -> Path | None:
+def faketime() -> Path | None:
     """Where libfaketime is: in the cache, or of the system; None where it is not."""
     folder = Path("usr/lib") / f"{platform.machine()}-linux-gnu" / "faketime" / LIBRARY
     places = (config.cache_path() / "faketime" / folder, Path("/") / folder)
