@@ -21,7 +21,7 @@ from stockify import cli
 from stockify.auditing import Auditor, interval
 from tests.support import bus, flows
 from tests.support.postgres import open_database
-from workers.storage import store
+from workers.storage.__main__ import store
 
 CLOCK = to_rfc3339(flows.START + 120_000_000_000)
 KEEP_S = 3_600

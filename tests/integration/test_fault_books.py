@@ -15,7 +15,7 @@ from stockify.bench.faults.progress import Progress, ledger_id
 from tests.support import bus, chains
 from tests.support.postgres import open_database
 from tests.support.storing import arrived
-from workers.storage import Writer
+from workers.storage.writer import Writer
 
 START = chains.TS_INGEST
 TOPICS = Topics()

@@ -26,7 +26,8 @@ from pipeline.runtime import Context
 from tests.support import bus, chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import arrived, write
-from workers.storage import Arrived, Writer, store
+from workers.storage.__main__ import store
+from workers.storage.writer import Arrived, Writer
 
 START = chains.TS_INGEST
 DEADLINE_S = 20.0

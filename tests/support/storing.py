@@ -5,7 +5,7 @@ import hashlib
 from pipeline.database import Database
 from pipeline.frames import encode_frame
 from pipeline.models import EnrichedChain
-from workers.storage import Arrived, Writer, Written
+from workers.storage.writer import Arrived, Writer, Written
 
 
 def arrived(chain: EnrichedChain, number: int = 1, *, id: str = "") -> Arrived:

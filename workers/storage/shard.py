@@ -1,4 +1,4 @@
-"""Enriched frames to Postgres, exactly once: rows and ledger line commit together, then the ack.
+"""One shard of the enriched stream on its way into Postgres: read, gather, commit, acknowledge.
 
 Frames are gathered into batches by rows or age, whichever comes first. While Postgres is away the
 batch is kept, nothing more is read, and nothing is acknowledged. What Postgres will never take
@@ -8,130 +8,24 @@ becomes a dead letter, and the rest of its batch is stored.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import date, timedelta
+from collections.abc import AsyncGenerator, Sequence
 
-import msgspec
-
-from pipeline import frames, rows
-from pipeline.clock import to_datetime
 from pipeline.database import Database
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError, RowsRejected, StoreError
-from pipeline.instruments import Instruments
-from pipeline.models import ENRICHED_CHAIN_TYPE, EnrichedChain
-from pipeline.rows import LegEncoder, StoredChain, snapshot_row
-from pipeline.runtime import Context, cancel, jittered, pause, run
+from pipeline.models import ENRICHED_CHAIN_TYPE
+from pipeline.runtime import Context, cancel, jittered, pause
 from pipeline.streams import Consumer
+from workers.storage.writer import Arrived, Writer, Written, arrived_from
 
 READ_ENTRIES = 32  # the flat part of the cost curve of a read
 # Reads that wait while a batch commits; with the batch itself this bounds the memory: some
 # 20,000 + 5 · 32 · 300 rows, under 30 MB.
 READS_AHEAD = 4
-# How long one attempt waits for a connection, and how many there are when told to stop with
-# Postgres away: together well within the time a worker has to drain. Then entries stay pending.
-CONNECTION_WAIT_S = 2.0
-LAST_ATTEMPTS = 3
+LAST_ATTEMPTS = 3  # when told to stop with Postgres away; then entries stay pending
 
 
-class Arrived(msgspec.Struct, frozen=True):
-    """A decoded chain and what its entry says of it."""
-
-    id: str
-    stream_id: str
-    epoch: str
-    seq: int
-    ts_enrich: int | None
-    chain: EnrichedChain
-
-
-class Written(msgspec.Struct, frozen=True):
-    """What a batch put into Postgres; `known` chains had their rows there already."""
-
-    rows: int = 0
-    snapshots: int = 0
-    known: int = 0
-
-    def plus(self, other: "Written") -> "Written":
-        """Both together."""
-        return Written(
-            self.rows + other.rows, self.snapshots + other.snapshots, self.known + other.known
-        )
-
-
-class Writer:
-    """Writes chains and their ledger lines in one transaction; `now_ns` says which day it is."""
-
-    def __init__(self, database: Database, now_ns: Callable[[], int]) -> None:
-        self._database = database
-        self._now_ns = now_ns
-        self._instruments = Instruments(database)
-        self._encoder = LegEncoder()
-        self._days: set[date] = set()
-
-    async def write(self, batch: Sequence[Arrived]) -> Written:
-        """Commit every chain whose id is not in the ledger; all of them or none.
-
-        Raises RowsRejected if some row can never be stored, StoreUnavailable if the outcome is
-        open: the same call again settles it.
-        """
-        distinct = {arrived.id: arrived for arrived in batch}
-        known = await self._known(list(distinct))
-        fresh = [arrived for arrived in distinct.values() if arrived.id not in known]
-        skipped = Written(known=len(batch) - len(fresh))
-        if not fresh:
-            return skipped
-        await self._make_days(fresh)
-        stored = [await self._stored(arrived) for arrived in fresh]
-        legs = self._encoder.encode(stored)
-        async with self._database.session() as session, session.transaction():
-            await session.copy_rows("copy_market_snapshots", map(snapshot_row, stored))
-            await session.copy_buffer("copy_option_contracts", legs)
-            await session.copy_rows("copy_ledger", map(_ledger_row, fresh))
-        count = sum(arrived.chain.header.n for arrived in fresh)
-        return Written(count, len(fresh)).plus(skipped)
-
-    def forget(self) -> None:
-        """Take nothing for granted that was seen in the database before."""
-        self._instruments.forget()
-        self._days.clear()
-
-    async def _known(self, ids: list[str]) -> set[str]:
-        found = await self._database.fetch("ledger_known", ids=ids)
-        return {row["id"] for row in found}
-
-    async def _make_days(self, batch: Sequence[Arrived]) -> None:
-        """Give the batch's UTC days a place, and tomorrow too, so that midnight costs nothing."""
-        needed = {to_datetime(arrived.chain.header.ts_ingest).date() for arrived in batch}
-        today = to_datetime(self._now_ns()).date()
-        needed |= {today, today + timedelta(days=1)}
-        missing = sorted(needed - self._days)
-        if missing:
-            await self._database.fetch("make_days", days=missing)
-            self._days.update(missing)
-
-    async def _stored(self, arrived: Arrived) -> StoredChain:
-        ids = await self._instruments.of(arrived.chain)
-        return StoredChain(arrived.chain, arrived.epoch, arrived.seq, arrived.ts_enrich, ids)
-
-
-async def store(context: Context) -> None:
-    """Store every shard of the enriched stream until stopping."""
-    await asyncio.to_thread(rows.warmup)  # seconds where the cache is cold; the heartbeat goes on
-    database = Database(
-        context.settings.database_url,
-        max_size=2 * context.topics.shards,
-        wait_s=CONNECTION_WAIT_S,
-    )
-    await database.open()
-    try:
-        shards = [_Shard(context, database, n) for n in range(context.topics.shards)]
-        await asyncio.gather(*(shard.work() for shard in shards))
-    finally:
-        await database.close()
-
-
-class _Shard:
+class Shard:
     """One shard of the enriched stream on its way into Postgres."""
 
     def __init__(self, context: Context, database: Database, number: int) -> None:
@@ -209,7 +103,7 @@ class _Shard:
                 decoded.append((entry, None))
                 continue
             try:
-                decoded.append((entry, _arrived(entry)))
+                decoded.append((entry, arrived_from(entry)))
             except DecodeError as error:
                 await self._consumer.dead_letter(entry, "undecodable", str(error))
         return decoded
@@ -289,24 +183,3 @@ class _Shard:
 
 def _row_count(batch: Sequence[tuple[Entry, Arrived | None]]) -> int:
     return sum(arrived.chain.header.n for _, arrived in batch if arrived is not None)
-
-
-def _arrived(entry: Entry) -> Arrived:
-    if not entry.id:
-        raise DecodeError("the entry has no message id, by which the ledger could know it")
-    chain = frames.decode_frame(entry.data)
-    return Arrived(entry.id, entry.stream_id, entry.epoch, entry.seq, entry.te, chain)
-
-
-def _ledger_row(arrived: Arrived) -> tuple[object, ...]:
-    header = arrived.chain.header
-    return arrived.id, arrived.stream_id, to_datetime(header.ts_ingest), header.n
-
-
-def main() -> None:
-    """Run the worker."""
-    run("storage", store)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,42 @@
+-- How much of what should have been stored is there, and why the rest is not.
+
+CREATE TABLE coverage (
+    minute timestamptz NOT NULL,
+    symbol text NOT NULL,
+    provider text NOT NULL,
+    expected integer NOT NULL DEFAULT 0,
+    present integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (symbol, minute, provider),
+    CONSTRAINT coverage_minute CHECK (minute = date_trunc('minute', minute, 'UTC')),
+    CONSTRAINT coverage_counts CHECK (expected >= 0 AND present >= 0)
+);
+
+CREATE TABLE gaps (
+    starts timestamptz NOT NULL,
+    ends timestamptz NOT NULL,
+    missed integer NOT NULL,
+    symbol text NOT NULL,
+    provider text NOT NULL,
+    cause text NOT NULL,
+    detail text NOT NULL,
+    PRIMARY KEY (symbol, starts, provider),
+    CONSTRAINT gaps_span CHECK (starts < ends),
+    CONSTRAINT gaps_missed CHECK (missed > 0),
+    CONSTRAINT gaps_cause CHECK (cause IN ('upstream', 'us'))
+);
+
+ALTER TABLE ledger
+ADD COLUMN rejected smallint NOT NULL DEFAULT 0,
+ADD CONSTRAINT ledger_counts CHECK (n >= 0 AND rejected >= 0);
+
+COMMENT ON TABLE coverage IS
+'Snapshots of a chain by the minute of their receipt: how many were to come, and how many are here';
+COMMENT ON COLUMN coverage.expected IS
+'polls that were due in the minute, as their worker reported them; 0 where it reported nothing';
+COMMENT ON COLUMN coverage.present IS
+'snapshots stored, all calculation revisions of one as one; counted in the transaction of their rows';
+COMMENT ON TABLE gaps IS
+'Time [starts, ends) in which polls of a chain were due and no snapshot came; a closed market has none';
+COMMENT ON COLUMN gaps.cause IS
+'upstream: the provider did not answer with data; us: nothing asked, or what asked was refused for its account';
+COMMENT ON COLUMN ledger.rejected IS 'legs set aside as dead letters, because Postgres cannot hold them';

@@ -1,0 +1,1 @@
+"""The storage worker: the enriched stream into Postgres, exactly once."""

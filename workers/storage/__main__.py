@@ -1,0 +1,37 @@
+"""Enriched frames to Postgres, exactly once: rows and ledger line commit together, then the ack."""
+
+import asyncio
+
+from pipeline import rows
+from pipeline.database import Database
+from pipeline.runtime import Context, run
+from workers.storage.shard import Shard
+
+# How long one attempt waits for a connection: with the last attempts of a shard together well
+# within the time a worker has to drain.
+CONNECTION_WAIT_S = 2.0
+
+
+async def store(context: Context) -> None:
+    """Store every shard of the enriched stream until stopping."""
+    await asyncio.to_thread(rows.warmup)  # seconds where the cache is cold; the heartbeat goes on
+    database = Database(
+        context.settings.database_url,
+        max_size=2 * context.topics.shards,
+        wait_s=CONNECTION_WAIT_S,
+    )
+    await database.open()
+    try:
+        shards = [Shard(context, database, n) for n in range(context.topics.shards)]
+        await asyncio.gather(*(shard.work() for shard in shards))
+    finally:
+        await database.close()
+
+
+def main() -> None:
+    """Run the worker."""
+    run("storage", store)
+
+
+if __name__ == "__main__":
+    main()
