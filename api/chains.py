@@ -14,6 +14,7 @@ from api.gateway import Gateway, database_of, gateway_of
 from api.query import Query, around, choice, listed, number, symbol_of, times
 from api.query import instant as instant_parameter
 from api.rows import Window, select_rows
+from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
 from pipeline.latest import Catalog, decode_latest
@@ -215,7 +216,9 @@ async def _chain_id(gateway: Gateway, underlying: str, expiry: str) -> ChainId:
 async def _chain_as_of(
     request: AnyRequest, chain_id: ChainId, at_ns: int, window: Window, form: str
 ) -> Response[bytes]:
-    found = await database_of(request).chain_as_of(chain_id.underlying, chain_id.expiry, at_ns)
+    found = await history.chain_as_of(
+        database_of(request), chain_id.underlying, chain_id.expiry, at_ns
+    )
     if found is None:
         raise not_found("snapshot", chain_symbol(*chain_id))
     header, legs = found

@@ -12,6 +12,7 @@ from api.errors import invalid_parameter, not_found
 from api.gateway import database_of, gateway_of
 from api.query import Parameter, Query, choice, limit, listed, symbol_of, text, times
 from api.query import instant as instant_parameter
+from pipeline import history
 from pipeline.errors import DecodeError
 from pipeline.frames import ROW_FIELDS
 from pipeline.models import ChainAggregates, ContractId
@@ -72,10 +73,10 @@ async def contract_history(request: AnyRequest, symbol: FromPath[str]) -> Respon
     after_ns = None
     if query["cursor"] is not None:
         (after_ns,) = decode_cursor(query["cursor"], tuple[int])
-    rows = await database.contract_history(
-        symbol, start_ns, end_ns, query["limit"], after_ns, query["order"] == "desc"
+    rows = await history.contract_history(
+        database, symbol, start_ns, end_ns, query["limit"], after_ns, query["order"] == "desc"
     )
-    if not rows and after_ns is None and not await database.instrument(symbol):
+    if not rows and after_ns is None and not await history.instrument(database, symbol):
         raise not_found("contract", symbol)
     meta = {"symbol": symbol}
     return _page(request, rows, query, meta, lambda row: encode_cursor(row["ts_ingest"]))
@@ -93,7 +94,8 @@ async def underlying_history(request: AnyRequest, underlying: FromPath[str]) -> 
     if query["cursor"] is not None:
         after = decode_cursor(query["cursor"], tuple[int, str])
     try:
-        rows = await database.underlying_history(
+        rows = await history.underlying_history(
+            database,
             underlying,
             query["expiry"],
             start_ns,
@@ -105,7 +107,7 @@ async def underlying_history(request: AnyRequest, underlying: FromPath[str]) -> 
     except DecodeError:
         raise invalid_parameter("cursor", "not a cursor of this list") from None
     if not rows and after is None:
-        known = {row["underlying"] for row in await database.underlyings()}
+        known = {row["underlying"] for row in await history.underlyings(database)}
         if underlying not in known:
             raise not_found("underlying", underlying)
     meta = {"symbol": underlying}

@@ -1,1 +1,1 @@
-"""Migrations and named queries, as files; `pipeline.database` reads them."""
+"""Migrations and named queries, as files, for `pipeline.migrations` and `pipeline.queries`."""

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from pipeline import migrations
+from pipeline import history, migrations
 from pipeline.errors import MigrationError, StoreError, StoreUnavailable
 from pipeline.migrations import Migration
 from tests.support.postgres import PostgresServer, open_database
@@ -129,7 +129,7 @@ async def test_rows_of_before_stay_and_have_no_smile(postgres_server: PostgresSe
             connection.execute(OLD_SNAPSHOT)
         assert numbers(await migrations.migrate(url)) != []
         async with open_database(url) as database:
-            (row,) = await database.underlying_history("NIFTY", None, 0, 2**62, 10)
+            (row,) = await history.underlying_history(database, "NIFTY", None, 0, 2**62, 10)
     assert (row["spot"], row["expected_move"], row["smile"]) == (25_000.0, None, None)
 
 

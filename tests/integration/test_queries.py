@@ -11,11 +11,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pipeline import history
 from pipeline.clock import SECOND_NS, to_datetime
-from pipeline.database import Database, queries
+from pipeline.database import Database
 from pipeline.errors import DecodeError, StoreUnavailable
 from pipeline.frames import leg_rows
 from pipeline.models import EnrichedChain, Smile, chain_symbol
+from pipeline.queries import queries
 from tests.support import chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import write
@@ -47,7 +49,7 @@ def approximately(value: Any) -> Any:
 async def test_chain_comes_back_as_clients_saw_it(database: Database) -> None:
     chain = chains.enriched(21)
     await write(database, chain)
-    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert found is not None
     header, legs = found
     expected = leg_rows(chain)
@@ -68,9 +70,9 @@ async def test_smile_comes_back_whole_or_not_at_all(
 ) -> None:
     await write(database, chains.with_smile(chains.enriched(5), smile))
     expected = None if smile is None else msgspec.structs.asdict(smile)
-    (row,) = await database.underlying_history("NIFTY", chains.EXPIRY, 0, LAST_NS, 10)
+    (row,) = await history.underlying_history(database, "NIFTY", chains.EXPIRY, 0, LAST_NS, 10)
     assert row["smile"] == expected
-    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert found is not None
     assert found[0]["smile"] == expected
 
@@ -102,7 +104,7 @@ async def test_prices_come_back_as_the_decimals_that_went_in(database: Database)
     chain = chains.enriched(5)
     prices = np.array([173.05, 0.05, 2_345.65, 85_000.35, 100_000.05, 0.1, 7.7, 99.95, 1.0, 12.35])
     await write(database, EnrichedChain(chain.header, {**chain.legs, "last": prices}))
-    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert found is not None
     assert [leg["last"] for leg in found[1]] == prices.tolist()
 
@@ -117,7 +119,7 @@ async def test_absent_comes_back_as_none_and_never_as_zero(database: Database) -
     absent["volume"] = np.full(10, -(2**63))
     absent["open_interest"] = np.zeros(10, np.int64)
     await write(database, EnrichedChain(chain.header, {**chain.legs, **absent}))
-    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert found is not None
     for leg in found[1]:
         assert (leg["last"], leg["iv"], leg["vega_provider"], leg["volume"]) == (None,) * 4
@@ -128,7 +130,7 @@ async def test_chain_as_of_is_the_last_one_not_later(database: Database) -> None
     await write(database, *series(3, step_ns=10 * SECOND_NS))
 
     async def ts_of(at_ns: int) -> int | None:
-        found = await database.chain_as_of("NIFTY", chains.EXPIRY, at_ns)
+        found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, at_ns)
         return None if found is None else found[0]["ts_ingest"]
 
     assert await ts_of(START - 1_000) is None
@@ -139,10 +141,12 @@ async def test_chain_as_of_is_the_last_one_not_later(database: Database) -> None
 
 async def test_contract_history_is_half_open_and_in_order(database: Database) -> None:
     await write(database, *series(6))
-    rows = await database.contract_history(CALL, START + SECOND_NS, START + 4 * SECOND_NS, 100)
+    rows = await history.contract_history(
+        database, CALL, START + SECOND_NS, START + 4 * SECOND_NS, 100
+    )
     assert [row["ts_ingest"] for row in rows] == [START + n * SECOND_NS for n in (1, 2, 3)]
-    back = await database.contract_history(
-        CALL, START + SECOND_NS, START + 4 * SECOND_NS, 100, newest_first=True
+    back = await history.contract_history(
+        database, CALL, START + SECOND_NS, START + 4 * SECOND_NS, 100, newest_first=True
     )
     assert back == rows[::-1]
     assert not {"strike", "kind", "security_id"} & rows[0].keys()
@@ -158,7 +162,9 @@ async def test_pages_of_a_contract_join_without_gap_or_double(
     await write(database, *series(7, step_ns=1_000))
     pages: list[int] = []
     after: int | None = None
-    while page := await database.contract_history(CALL, 0, LAST_NS, 3, after, newest_first):
+    while page := await history.contract_history(
+        database, CALL, 0, LAST_NS, 3, after, newest_first
+    ):
         pages += [row["ts_ingest"] for row in page]
         after = pages[-1]
     expected = [START + n * 1_000 for n in range(7)]
@@ -167,25 +173,25 @@ async def test_pages_of_a_contract_join_without_gap_or_double(
 
 async def test_contract_listed_later_has_rows_from_then_on(database: Database) -> None:
     await write(database, *series(2), chains.enriched(9, ts_ingest=START + 9 * SECOND_NS))
-    rows = await database.contract_history("NIFTY-20260127-25200-PE", 0, LAST_NS, 10)
+    rows = await history.contract_history(database, "NIFTY-20260127-25200-PE", 0, LAST_NS, 10)
     assert [row["ts_ingest"] for row in rows] == [START + 9 * SECOND_NS]
 
 
 async def test_history_crosses_days(database: Database) -> None:
     await write(database, *series(4, step_ns=DAY_NS, start=START - 400 * DAY_NS))
-    rows = await database.contract_history(CALL, 0, LAST_NS, 10)
+    rows = await history.contract_history(database, CALL, 0, LAST_NS, 10)
     assert [row["ts_ingest"] for row in rows] == [START + (n - 400) * DAY_NS for n in range(4)]
 
 
 async def test_history_of_the_unknown_is_empty(database: Database) -> None:
-    assert await database.contract_history("NOBODY-20260127-1-CE", 0, LAST_NS, 10) == []
-    assert await database.underlying_history("NOBODY", None, 0, LAST_NS, 10) == []
-    assert await database.chain_as_of("NOBODY", chains.EXPIRY, LAST_NS) is None
+    assert await history.contract_history(database, "NOBODY-20260127-1-CE", 0, LAST_NS, 10) == []
+    assert await history.underlying_history(database, "NOBODY", None, 0, LAST_NS, 10) == []
+    assert await history.chain_as_of(database, "NOBODY", chains.EXPIRY, LAST_NS) is None
 
 
 async def test_history_of_what_is_no_contract_is_refused(database: Database) -> None:
     with pytest.raises(DecodeError):
-        await database.contract_history("NIFTY-20260127", 0, LAST_NS, 10)
+        await history.contract_history(database, "NIFTY-20260127", 0, LAST_NS, 10)
 
 
 @pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
@@ -196,8 +202,8 @@ async def test_pages_of_an_underlying_run_through_all_its_chains(
     await write(database, *near, *far, *series(2, underlying="BANKNIFTY"))
     pages: list[tuple[int, str]] = []
     after: tuple[int, str] | None = None
-    while page := await database.underlying_history(
-        "NIFTY", None, 0, LAST_NS, 2, after, newest_first
+    while page := await history.underlying_history(
+        database, "NIFTY", None, 0, LAST_NS, 2, after, newest_first
     ):
         pages += [(row["ts_ingest"], row["chain"]) for row in page]
         after = pages[-1]
@@ -212,8 +218,8 @@ async def test_pages_of_one_chain_leave_the_others_out(
     await write(database, *series(5), *series(5, expiry=OTHER_EXPIRY))
     pages: list[int] = []
     after: tuple[int, str] | None = None
-    while page := await database.underlying_history(
-        "NIFTY", OTHER_EXPIRY, 0, LAST_NS, 2, after, newest_first
+    while page := await history.underlying_history(
+        database, "NIFTY", OTHER_EXPIRY, 0, LAST_NS, 2, after, newest_first
     ):
         assert {row["chain"] for row in page} == {chain_symbol("NIFTY", OTHER_EXPIRY)}
         pages += [row["ts_ingest"] for row in page]
@@ -225,7 +231,7 @@ async def test_pages_of_one_chain_leave_the_others_out(
 async def test_underlyings_list_their_expiries(database: Database) -> None:
     await write(database, *series(1, expiry=OTHER_EXPIRY), *series(1))
     await write(database, *series(1, underlying="BANKNIFTY"))
-    assert await database.underlyings() == [
+    assert await history.underlyings(database) == [
         {"underlying": "BANKNIFTY", "expiries": [chains.EXPIRY]},
         {"underlying": "NIFTY", "expiries": [chains.EXPIRY, OTHER_EXPIRY]},
     ]
@@ -234,24 +240,27 @@ async def test_underlyings_list_their_expiries(database: Database) -> None:
 async def test_changed_lot_gives_a_contract_a_second_definition(database: Database) -> None:
     later = START + 60 * SECOND_NS
     await write(database, *series(1, lot=75), *series(1, lot=65, start=later))
-    first, second = await database.instrument(CALL)
+    first, second = await history.instrument(database, CALL)
     assert (first["lot"], first["valid_from"], first["valid_to"]) == (75, START, later)
     assert (second["lot"], second["valid_from"], second["valid_to"]) == (65, later, None)
-    rows = await database.contract_history(CALL, 0, LAST_NS, 10)
+    rows = await history.contract_history(database, CALL, 0, LAST_NS, 10)
     assert [row["ts_ingest"] for row in rows] == [START, later]
 
 
 async def test_earlier_day_extends_what_is_known(database: Database) -> None:
     await write(database, *series(1))
     await write(database, *series(1, start=START - 5 * DAY_NS))
-    (only,) = await database.instrument(CALL)
+    (only,) = await history.instrument(database, CALL)
     assert (only["valid_from"], only["valid_to"]) == (START - 5 * DAY_NS, None)
 
 
 async def test_two_providers_keep_apart(database: Database) -> None:
     await write(database, *series(1), *series(1, provider="simulator", start=START + SECOND_NS))
-    assert [row["provider"] for row in await database.instrument(CALL)] == ["dhan", "simulator"]
-    found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+    assert [row["provider"] for row in await history.instrument(database, CALL)] == [
+        "dhan",
+        "simulator",
+    ]
+    found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert found is not None
     assert found[0]["provider"] == "dhan"
     assert len(found[1]) == 10
@@ -259,7 +268,7 @@ async def test_two_providers_keep_apart(database: Database) -> None:
 
 async def test_instruments_of_a_chain_run_by_strike(database: Database) -> None:
     await write(database, *series(1))
-    rows = await database.instruments("NIFTY", chains.EXPIRY)
+    rows = await history.instruments(database, "NIFTY", chains.EXPIRY)
     assert [row["symbol"] for row in rows] == [row["symbol"] for row in leg_rows(series(1)[0])]
 
 
@@ -267,7 +276,7 @@ async def test_history_of_a_contract_probes_the_key(database_url: str) -> None:
     async with open_database(database_url) as database:
         await write(database, *series(120))
         await write(database, *series(120, expiry=OTHER_EXPIRY, underlying="BANKNIFTY"))
-        ids = [row["instrument_id"] for row in await database.instrument(CALL)]
+        ids = [row["instrument_id"] for row in await history.instrument(database, CALL)]
     plan = explained(
         database_url,
         "contract_history",
@@ -296,7 +305,7 @@ async def test_server_that_goes_away_is_unavailable_and_comes_back(
                     await database.ping()
             finally:
                 wheel_server.start()
-            rows = await database.contract_history(CALL, 0, LAST_NS, 10)
+            rows = await history.contract_history(database, CALL, 0, LAST_NS, 10)
             assert len(rows) == 2
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from pipeline import history
 from pipeline.clock import SECOND_NS
 from pipeline.database import Database
 from pipeline.entries import NewEntry
@@ -135,7 +136,7 @@ async def test_another_revision_stands_beside_the_first(database_url: str) -> No
     newer = EnrichedChain(msgspec.structs.replace(chain.header, rev=rev), chain.legs)
     async with open_database(database_url) as database:
         await write(database, chain, newer)
-        found = await database.chain_as_of("NIFTY", chains.EXPIRY, START)
+        found = await history.chain_as_of(database, "NIFTY", chains.EXPIRY, START)
     assert counts(database_url) == (2, 20, 2)
     assert found is not None
     assert (found[0]["rev"], len(found[1])) == (rev, 10)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline import rows
-from pipeline.database import queries
 from pipeline.errors import RowsRejected
 from pipeline.kernels import copyrows
 from pipeline.models import LEG_COLUMNS, EnrichedChain
+from pipeline.queries import queries
 from pipeline.rows import LegEncoder, StoredChain, snapshot_row
 from tests.support import chains
 

@@ -1,0 +1,150 @@
+"""The stored past, as the gateway asks for it: histories, chains as of an instant, instruments.
+
+Instants are int ns UTC and ranges half-open, `[start_ns, end_ns)`. Rows are dicts; absent is None.
+Every question is a named query of `sql/`; nothing is written here. Raises StoreError.
+"""
+
+from datetime import date, timedelta
+
+from pipeline.clock import to_datetime
+from pipeline.database import Database, Row
+from pipeline.errors import DecodeError
+from pipeline.models import ContractId, parse_symbol
+
+# Where the last snapshot of a chain is looked for first, so that a question about now does not
+# plan over every day there is.
+AS_OF_WINDOWS = (timedelta(days=7), None)
+_FIRST_NS = 0
+
+
+async def contract_history(
+    database: Database,
+    symbol: str,
+    start_ns: int,
+    end_ns: int,
+    limit: int,
+    after_ns: int | None = None,
+    newest_first: bool = False,
+) -> list[Row]:
+    """Rows of a contract: ts_ingest, ts_event, provider, rev, spot, forward and the leg's
+    values (strike, kind and security_id are the instrument's). `after_ns` is the `ts_ingest`
+    of the last row of the page before. An unknown contract has none. Raises StoreError;
+    DecodeError if the symbol is no contract's.
+    """
+    contract = parse_symbol(symbol)
+    if not isinstance(contract, ContractId):
+        raise DecodeError(f"not the symbol of a contract: {symbol!r}")
+    if after_ns is not None:
+        start_ns, end_ns = _behind(start_ns, end_ns, after_ns, newest_first)
+    async with database.session() as session:
+        known = await session.fetch("instruments_of_symbol", symbol=symbol)
+        if not known or start_ns >= end_ns:
+            return []
+        return await session.fetch(
+            _directed("contract_history", newest_first),
+            underlying=contract.underlying,
+            expiry=contract.expiry,
+            instrument_ids=[row["instrument_id"] for row in known],
+            providers=sorted({row["provider"] for row in known}),
+            start=to_datetime(start_ns),
+            end=to_datetime(end_ns),
+            limit=limit,
+        )
+
+
+async def underlying_history(
+    database: Database,
+    underlying: str,
+    expiry: date | None,
+    start_ns: int,
+    end_ns: int,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    newest_first: bool = False,
+) -> list[Row]:
+    """Snapshots of an underlying, through one chain or all: ts_ingest, ts_event, chain and the
+    header's and the aggregates' fields. `after` is `ts_ingest` and `chain` of the last row of
+    the page before. Raises StoreError; DecodeError if `after` names no chain.
+    """
+    parameters: Row = {"underlying": underlying, "limit": limit}
+    if expiry is not None:
+        if after is not None:
+            start_ns, end_ns = _behind(start_ns, end_ns, after[0], newest_first)
+        name = _directed("chain_history", newest_first)
+        parameters["expiry"] = expiry
+    else:
+        name = _directed("underlying_history", newest_first)
+        after_ns, after_expiry = _position(after, start_ns, end_ns, newest_first)
+        parameters |= {"after_ts": to_datetime(after_ns), "after_expiry": after_expiry}
+    if start_ns >= end_ns:
+        return []
+    parameters |= {"start": to_datetime(start_ns), "end": to_datetime(end_ns)}
+    return await database.fetch(name, **parameters)
+
+
+async def chain_as_of(
+    database: Database, underlying: str, expiry: date, at_ns: int
+) -> tuple[Row, list[Row]] | None:
+    """The last snapshot of a chain at or before an instant: its header, as
+    `underlying_history` gives it, and its legs by strike, the call before the put: symbol and
+    every field of the leg layout. None if there is none. Raises StoreError.
+    """
+    at = to_datetime(at_ns)
+    async with database.session() as session:
+        for window in AS_OF_WINDOWS:
+            since = at - window if window else to_datetime(_FIRST_NS)
+            found = await session.fetch(
+                "chain_snapshot_as_of", underlying=underlying, expiry=expiry, since=since, at=at
+            )
+            if found:
+                break
+        else:
+            return None
+        header = found[0]
+        legs = await session.fetch(
+            "chain_legs",
+            underlying=underlying,
+            expiry=expiry,
+            provider=header["provider"],
+            ts=to_datetime(header["ts_ingest"]),
+            rev=header["rev"],
+        )
+    return header, legs
+
+
+async def underlyings(database: Database) -> list[Row]:
+    """Underlyings that have contracts: underlying, and expiries as dates, ascending."""
+    return await database.fetch("underlyings")
+
+
+async def instrument(database: Database, symbol: str) -> list[Row]:
+    """Every definition of a contract, oldest first; `valid_to` is None while it holds."""
+    return await database.fetch("instruments_of_symbol", symbol=symbol)
+
+
+async def instruments(database: Database, underlying: str, expiry: date) -> list[Row]:
+    """Every definition of a chain's contracts, by strike, the call before the put."""
+    return await database.fetch("instruments_of_chain", underlying=underlying, expiry=expiry)
+
+
+def _directed(name: str, newest_first: bool) -> str:
+    return f"{name}_newest_first" if newest_first else name
+
+
+def _behind(start_ns: int, end_ns: int, after_ns: int, newest_first: bool) -> tuple[int, int]:
+    """The part of a range that lies behind a row already seen."""
+    if newest_first:
+        return start_ns, min(end_ns, after_ns)
+    return max(start_ns, after_ns + 1_000), end_ns  # Postgres keeps whole microseconds
+
+
+def _position(
+    after: tuple[int, str] | None, start_ns: int, end_ns: int, newest_first: bool
+) -> tuple[int, date]:
+    """The instant and expiry behind which a page of all chains begins."""
+    if after is None:
+        return (end_ns, date.max) if newest_first else (start_ns, date.min)
+    chain = parse_symbol(after[1])
+    if isinstance(chain, str):
+        raise DecodeError(f"not the symbol of a chain: {after[1]!r}")
+    return after[0], chain.expiry

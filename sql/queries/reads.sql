@@ -1,0 +1,2 @@
+-- What is read of the past beside histories and chains: the newest of every contract, volatilities
+-- over time, series of a chain's aggregates, and whole ranges.
