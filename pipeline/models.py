@@ -24,6 +24,8 @@ RAW_CHAIN_TYPE = "chain.raw.v1"
 RAW_EXPIRIES_TYPE = "expiries.raw.v1"
 ENRICHED_CHAIN_TYPE = "chain.enriched.v1"
 ENRICHED_EXPIRIES_TYPE = "expiries.enriched.v1"
+# One contract that was set aside from its chain: a frame of a single leg.
+CONTRACT_LETTER_TYPE = "contract.enriched.v1"
 
 Column = NDArray[Any]
 Legs = Mapping[str, Column]

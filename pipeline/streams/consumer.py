@@ -166,10 +166,9 @@ class Consumer:
     async def finish(
         self, target: str, results: Sequence[tuple[Entry, NewEntry]]
     ) -> list[Appended | None]:
-        """Acknowledge each entry and append what came of it, all in one step.
+        """Acknowledge each entry and append what came of it, all in one step; as `InWork.finish`.
 
-        None stands for an entry that was no longer ours: nothing was written for it. The call is
-        repeated until the server has answered; what was done before is not done again.
+        None stands for an entry that was no longer ours: nothing was written for it.
         """
         return await self._in_work.finish(target, results)
 
@@ -184,15 +183,19 @@ class Consumer:
     ) -> list[int | None]:
         """Acknowledge entries and append all that came of each, in one step; gives how many.
 
-        A result is an entry, or bare field names and values in turn, which no tally counts. None
-        stands for an entry that was no longer ours, for which nothing was written; repeated as
-        `finish` is.
+        A result is an entry, or bare field names and values in turn, which no tally counts.
         """
         return await self._in_work.finish_each(target, results)
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""
         await self._in_work.dead_letter(entry, reason, error)
+
+    async def dead_letters(
+        self, entry: Entry, parts: Sequence[tuple[NewEntry, str]], reason: str
+    ) -> None:
+        """Set parts of an entry aside, each with its error, and acknowledge it, in one step."""
+        await self._in_work.dead_letters(entry, parts, reason)
 
     async def seek(self, position: str) -> str:
         """Go on after a position (as `start`); what is in work is let go. Gives the stream id.

@@ -98,23 +98,54 @@ class InWork:
 
     async def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
         """Set an entry aside with its reason and acknowledge it, in one step."""
-        fields: list[Argument] = [
-            *("id", entry.id, "type", entry.type, "key", entry.key, "ts", entry.ts),
+        fields = self._letter(entry, entry, reason, error)
+        bucket = tally.dead_bucket_of(entry.type, entry.ts, self._group)
+        block: list[Argument] = [len(fields) + 3, bucket, tally.identity(entry.id), 0, *fields]
+        if await self._set_aside(entry, [block]):
+            self._telemetry.log.warning(
+                "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
+            )
+
+    async def dead_letters(
+        self, entry: Entry, parts: Sequence[tuple[NewEntry, str]], reason: str
+    ) -> None:
+        """Set parts of an entry aside, each with its error, and acknowledge it, in one step.
+
+        A letter is what its part would be as an entry; no tally counts it.
+        """
+        letters = [self._letter(entry, part, reason, error) for part, error in parts]
+        blocks: list[list[Argument]] = [[len(one) + 3, "", 0, 0, *one] for one in letters]
+        if await self._set_aside(entry, blocks):
+            first, error = parts[0]
+            self._telemetry.log.warning(
+                "dead_letter",
+                key=first.key,
+                reason=reason,
+                error=error[:200],
+                id=entry.stream_id,
+                parts=len(parts),
+            )
+
+    def _letter(
+        self, entry: Entry, what: Entry | NewEntry, reason: str, error: str
+    ) -> list[Argument]:
+        return [
+            *("id", what.id, "type", what.type, "key", what.key, "ts", what.ts),
             *("stream", self._stream, "source_id", entry.stream_id, "group", self._group),
             *("reason", reason, "error", error[:1_000], "attempts", entry.attempts),
-            *("at", time.time_ns(), "enc", entry.enc, "meta", entry.meta, "data", entry.data),
+            *("at", time.time_ns(), "enc", what.enc, "meta", what.meta, "data", what.data),
         ]
-        bucket = tally.dead_bucket_of(entry.type, entry.ts, self._group)
-        blocks = [[len(fields) + 3, bucket, tally.identity(entry.id), 0, *fields]]
+
+    async def _set_aside(self, entry: Entry, blocks: Sequence[Sequence[Argument]]) -> bool:
+        """Write letters and acknowledge what they are of; False where it was no longer ours."""
         counted_in = topics.tally(self._stream)
         _, places = await self._finish(
             self._dead_stream, [(entry, blocks)], counted_in, rewinds=False
         )
-        if places[0] is not None:
-            self._dead.add()
-            self._telemetry.log.warning(
-                "dead_letter", key=entry.key, reason=reason, error=error[:200], id=entry.stream_id
-            )
+        if places[0] is None:
+            return False
+        self._dead.add(len(blocks))
+        return True
 
     async def rest(self, stopping: asyncio.Event) -> None:
         """Wait until nothing is in work; not for ever: a user may want more before he acts."""
