@@ -31,7 +31,8 @@ setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the comp
 test: $(INSTALLED_FOR_TESTS) page kernels ## install what the tests need, then run every check
 	@setup/test-needs.sh
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest -W error --numprocesses 2 --dist loadfile tests/unit tests/integration
+	@$(BIN)/pytest -W error --numprocesses 2 --dist loadfile --max-worker-restart 0 \
+		tests/unit tests/integration
 	@$(BIN)/pytest -W error tests/acceptance
 
 lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules

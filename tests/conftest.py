@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+pytest_plugins = ["tests.support.hangs"]
 _ROOT = Path(__file__).resolve().parents[1]
 
 
