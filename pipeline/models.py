@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from datetime import date
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,8 @@ RAW_CHAIN_TYPE = "chain.raw.v1"
 RAW_EXPIRIES_TYPE = "expiries.raw.v1"
 ENRICHED_CHAIN_TYPE = "chain.enriched.v1"
 ENRICHED_EXPIRIES_TYPE = "expiries.enriched.v1"
+RAW_POLLS_TYPE = "polls.raw.v1"
+ENRICHED_POLLS_TYPE = "polls.enriched.v1"
 # One contract that was set aside from its chain: a frame of a single leg.
 CONTRACT_LETTER_TYPE = "contract.enriched.v1"
 
@@ -217,6 +219,49 @@ class Expiries(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     ts_ingest: int
     expiries: tuple[date, ...]
+
+
+Cause = Literal["upstream", "us"]
+_Instant = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class PollGap(msgspec.Struct, frozen=True):
+    """Time [starts, ends), ns UTC, in which polls of a chain were due and no snapshot came.
+
+    `missed` polls were due in it; `cause` is `upstream` where the provider did not answer with
+    data, `us` where nothing asked or what asked was refused for its account; `detail` is a word.
+    """
+
+    starts: _Instant
+    ends: _Instant
+    missed: _Count
+    cause: Cause
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.starts >= self.ends:
+            raise ValueError("a gap ends after it starts")
+
+
+class PollReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The polls of one chain in [since, until), ns UTC: one minute, or what an outage left out.
+
+    `answered` brought a snapshot, received in the minute of `since`. The polls that were due are
+    these and the `missed` ones of the gaps; a gap may have begun before `since`.
+    """
+
+    chain: str
+    provider: str
+    since: _Instant
+    until: _Instant
+    answered: _Count
+    gaps: tuple[PollGap, ...]
+
+    @property
+    def due(self) -> int:
+        """How many polls were due."""
+        return self.answered + sum(gap.missed for gap in self.gaps)
 
 
 class RequestContext(msgspec.Struct, frozen=True, kw_only=True):

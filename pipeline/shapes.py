@@ -15,16 +15,19 @@ from pipeline.documents import Document
 from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
     ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
     LEG_COLUMNS,
     RAW_CHAIN_TYPE,
     RAW_EXPIRIES_TYPE,
+    RAW_POLLS_TYPE,
     ChainHeader,
     Expiries,
+    PollReport,
     RequestContext,
 )
 
-RAW_TYPES = (RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE)
-ENRICHED_TYPES = (ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE)
+RAW_TYPES = (RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RAW_POLLS_TYPE)
+ENRICHED_TYPES = (ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, ENRICHED_POLLS_TYPE)
 # A raw body is read for ever by whoever enriches it again; frames are read by others, who may be
 # older than the processor as well as newer.
 RAW_LEVEL = Level.BACKWARD_TRANSITIVE
@@ -160,6 +163,12 @@ def _enriched_expiries() -> Schema:
     return _schema(ENRICHED_EXPIRIES_TYPE, says, {"data": data}, definitions, ENRICHED_LEVEL)
 
 
+def _polls(kind: str, level: Level) -> Schema:
+    data = {"$ref": "#/$defs/PollReport", "description": "msgpack"}
+    says = "How many polls of a chain were due in a minute, and why some brought no snapshot."
+    return _schema(kind, says, {"data": data}, _definitions([PollReport]), level)
+
+
 SCHEMAS: Mapping[str, Schema] = {
     schema.type: schema
     for schema in (
@@ -167,5 +176,7 @@ SCHEMAS: Mapping[str, Schema] = {
         _raw(RAW_EXPIRIES_TYPE, "A provider's answer for an underlying's expiries."),
         _enriched_chain(),
         _enriched_expiries(),
+        _polls(RAW_POLLS_TYPE, RAW_LEVEL),
+        _polls(ENRICHED_POLLS_TYPE, ENRICHED_LEVEL),
     )
 }

@@ -9,19 +9,22 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
-from pipeline import bodies, frames
+from pipeline import bodies, frames, polls
 from pipeline.clock import to_rfc3339
 from pipeline.entries import Entry, decode_entry
 from pipeline.errors import DecodeError
 from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
     ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
     RAW_CHAIN_TYPE,
     RAW_EXPIRIES_TYPE,
+    RAW_POLLS_TYPE,
 )
 from stockify.bus_view import size
 
 _RAW = (RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE)
+_POLLS = (RAW_POLLS_TYPE, ENRICHED_POLLS_TYPE)
 _SHOWN_LEGS = 6
 _SHOWN_COLUMNS = ("strike", "kind", "last", "bid", "ask", "open_interest", "iv", "delta", "iv_fit")
 _LONGEST_TEXT = 400
@@ -72,6 +75,9 @@ def _about(entry: Entry) -> str:
             return f"{', '.join(found)}  {held}"
         if entry.type == ENRICHED_EXPIRIES_TYPE:
             return f"{len(frames.decode_expiries(entry.data).expiries)} expiries  {held}"
+        if entry.type in _POLLS:
+            report = polls.decode_report(entry.data)
+            return f"{report.answered} of {report.due} polls answered  {held}"
         if entry.type in _RAW:
             asked = bodies.context_of(entry)
             return f"{asked.provider} {asked.path} {asked.status}  {held}"
@@ -120,6 +126,9 @@ def _payload(entry: Entry) -> Iterator[str]:
     elif entry.type == ENRICHED_EXPIRIES_TYPE:
         listed = frames.decode_expiries(entry.data)
         yield ", ".join(day.isoformat() for day in listed.expiries)
+    elif entry.type in _POLLS:
+        for name, value in msgspec.to_builtins(polls.decode_report(entry.data)).items():
+            yield f"{name}: {value}"
     else:
         yield _shortened(entry.data)
 

@@ -6,15 +6,17 @@ A body that does not decode becomes a dead letter with its reason, and the group
 import asyncio
 from collections.abc import AsyncIterator
 
-from pipeline import bodies, dhan, dhan_chain, enrich, frames, schemas
+from pipeline import bodies, dhan, dhan_chain, enrich, frames, polls, schemas
 from pipeline.entries import Entry, NewEntry
 from pipeline.errors import DecodeError
 from pipeline.models import (
     CALCULATION_REVISION,
     ENRICHED_CHAIN_TYPE,
     ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
     RAW_CHAIN_TYPE,
     RAW_EXPIRIES_TYPE,
+    RAW_POLLS_TYPE,
 )
 from pipeline.runtime import Context, run
 from pipeline.streams import Consumer
@@ -117,18 +119,24 @@ def derive(
     entry: Entry, *, te: int, rate: float, greeks: str, traceparent: str
 ) -> tuple[NewEntry, int]:
     """The enriched entry of a raw one and its number of legs. Raises DecodeError."""
-    body, asked = bodies.body_of(entry), bodies.context_of(entry)
+    legs, revision = 0, CALCULATION_REVISION
     if entry.type == RAW_CHAIN_TYPE:
+        body, asked = bodies.body_of(entry), bodies.context_of(entry)
         snapshot = dhan_chain.map_chain(body, asked, entry.ts)
         chain = enrich.enrich(snapshot, rate=rate, greeks=greeks)
         kind, data, legs = ENRICHED_CHAIN_TYPE, frames.encode_frame(chain), chain.header.n
     elif entry.type == RAW_EXPIRIES_TYPE:
-        kind, legs = ENRICHED_EXPIRIES_TYPE, 0
+        body, asked = bodies.body_of(entry), bodies.context_of(entry)
+        kind = ENRICHED_EXPIRIES_TYPE
         data = frames.encode_expiries(dhan.map_expiries(body, asked, entry.ts))
+    elif entry.type == RAW_POLLS_TYPE:
+        kind, revision = ENRICHED_POLLS_TYPE, polls.REVISION
+        polls.decode_report(entry.data)
+        data = entry.data
     else:
         raise DecodeError(f"type {entry.type!r} is not known")
     return NewEntry(
-        id=f"{entry.id}:r{CALCULATION_REVISION}",
+        id=f"{entry.id}:r{revision}",
         type=kind,
         key=entry.key,
         ts=entry.ts,

@@ -15,6 +15,7 @@ from pipeline.frames import Position
 from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
     ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
     ChainHeader,
     market_snapshot,
 )
@@ -128,6 +129,8 @@ async def _write(context: Context, shard: int, entry: Entry, speakers: Speakers)
     if entry.type == ENRICHED_EXPIRIES_TYPE:
         expiries = frames.decode_expiries(entry.data)
         await latest.write_expiries(context.redis, context.topics, shard, expiries)
+        return 0
+    if entry.type == ENRICHED_POLLS_TYPE:
         return 0
     if entry.type != ENRICHED_CHAIN_TYPE:
         raise DecodeError(f"type {entry.type!r} is not known")

@@ -10,7 +10,12 @@ from pipeline import frames
 from pipeline.dhan import underlyings_named
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError
-from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, EnrichedChain
+from pipeline.models import (
+    ENRICHED_CHAIN_TYPE,
+    ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
+    EnrichedChain,
+)
 from pipeline.runtime import Context, run
 from pipeline.streams import Consumer
 
@@ -60,7 +65,7 @@ def contracts_of(entry: Entry, wanted: frozenset[str]) -> list[list[str]]:
 
     No underlying named means that all are wanted. Raises DecodeError.
     """
-    if entry.type == ENRICHED_EXPIRIES_TYPE:
+    if entry.type in (ENRICHED_EXPIRIES_TYPE, ENRICHED_POLLS_TYPE):
         return []
     if entry.type != ENRICHED_CHAIN_TYPE:
         raise DecodeError(f"type {entry.type!r} is not known")

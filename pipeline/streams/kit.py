@@ -16,7 +16,7 @@ import msgspec
 from pipeline.dhan import underlyings_named
 from pipeline.entries import Entry
 from pipeline.errors import ConfigError, DecodeError
-from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, Kind
+from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, ENRICHED_POLLS_TYPE, Kind
 from pipeline.runtime import Context, pause
 from pipeline.schemas import announce
 from pipeline.selection import Selection, selection
@@ -300,10 +300,10 @@ class Consumption:
 
 
 def _chain(entry: Entry, selected: Selection) -> Chain | None:
-    """The chain of an entry; None for a list of expiries. Raises DecodeError."""
+    """The chain of an entry; None for what is there beside chains. Raises DecodeError."""
     if entry.type == ENRICHED_CHAIN_TYPE:
         return view(entry, selected)
-    if entry.type == ENRICHED_EXPIRIES_TYPE:
+    if entry.type in (ENRICHED_EXPIRIES_TYPE, ENRICHED_POLLS_TYPE):
         return None
     raise DecodeError(f"type {entry.type!r} is not known")
 

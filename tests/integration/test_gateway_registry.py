@@ -79,6 +79,8 @@ async def test_subjects_and_versions_are_those_registered(served: Gateway) -> No
         "chain.raw",
         "expiries.enriched",
         "expiries.raw",
+        "polls.enriched",
+        "polls.raw",
         "signals",
     ]
     assert (await served.get("/v1/subjects")).json() == names
@@ -90,9 +92,9 @@ async def test_subjects_and_versions_are_those_registered(served: Gateway) -> No
 @pytest.mark.parametrize(
     ("query", "first", "last"),
     [
-        ("deleted=False&deleted_only=False&offset=0&limit=-1", 0, 5),
+        ("deleted=False&deleted_only=False&offset=0&limit=-1", 0, 7),
         ("offset=1&limit=2", 1, 3),
-        ("offset=9", 5, 5),
+        ("offset=9", 7, 7),
         ("limit=0", 0, 0),
         ("deletedOnly=true", 0, 0),
     ],

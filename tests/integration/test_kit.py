@@ -13,7 +13,12 @@ from pipeline import topics
 from pipeline.entries import NewEntry, PlainEntry
 from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.frames import Leg, encode_expiries
-from pipeline.models import ENRICHED_CHAIN_TYPE, ENRICHED_EXPIRIES_TYPE, Expiries
+from pipeline.models import (
+    ENRICHED_CHAIN_TYPE,
+    ENRICHED_EXPIRIES_TYPE,
+    ENRICHED_POLLS_TYPE,
+    Expiries,
+)
 from pipeline.runtime import Context
 from pipeline.streams import Batch, Chain, Consumption, consume
 from tests.support import bus, chains, enriched
@@ -172,6 +177,7 @@ async def test_what_cannot_be_decoded_is_set_aside_and_the_rest_goes_on(valkey: 
             NewEntry(id="a", type=ENRICHED_CHAIN_TYPE, data=b"no frame", **plain),
             NewEntry(id="b", type=ENRICHED_EXPIRIES_TYPE, data=encode_expiries(listed), **plain),
             NewEntry(id="c", type="chain.enriched.v9", **plain),
+            NewEntry(id="d", type=ENRICHED_POLLS_TYPE, **plain),
             enriched.entry(4),
         )
         assert await take_numbers(context, "robust", 1) == [4]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import bodies, frames, models
+from pipeline import bodies, frames, models, polls
 from pipeline.entries import NewEntry, decode_entry
 from pipeline.models import IvStatus
 from pipeline.runtime import Context
@@ -70,6 +70,22 @@ async def test_expiry_list_is_passed_on_ascending(valkey: str) -> None:
         (item,) = await context.redis.xrange(context.topics.enriched())
         listed = frames.decode_expiries(decode_entry(*item).data)
         assert [day.isoformat() for day in listed.expiries] == ["2026-01-27", "2026-02-03"]
+
+
+async def test_report_of_polls_is_passed_on_under_an_id_that_no_revision_changes(
+    valkey: str,
+) -> None:
+    gap = models.PollGap(10, 20, 3, "us", "token")
+    report = models.PollReport(
+        chain="NIFTY-20260127", provider="dhan", since=5, until=20, answered=1, gaps=(gap,)
+    )
+    async with bus.context(valkey) as context:
+        await processed(context, [polls.raw_report(report, 25)])
+        (item,) = await context.redis.xrange(context.topics.enriched())
+    passed = decode_entry(*item)
+    assert polls.decode_report(passed.data) == report
+    assert passed.type == models.ENRICHED_POLLS_TYPE
+    assert (passed.id, passed.ts) == ("dhan:NIFTY-20260127:5:polls:r1", 25)
 
 
 NAN_STRIKE = chains.body(3)

@@ -117,6 +117,7 @@ async def test_other_entries_are_passed_by_and_unreadable_ones_set_aside(valkey:
             ),
             NewEntry(id="2", type=models.ENRICHED_CHAIN_TYPE, data=b"no frame", **fields),
             NewEntry(id="3", type="chain.enriched.v9", **fields),
+            NewEntry(id="4", type=models.ENRICHED_POLLS_TYPE, **fields),
             chain_entry(),
         )
         await split(context)

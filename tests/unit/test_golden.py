@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline import bodies, frames, models
+from pipeline import bodies, frames, models, polls
 from pipeline.compatibility import check
 from pipeline.documents import branches, parse_document, resolve
 from pipeline.entries import Entry
@@ -29,6 +29,7 @@ from tests.support.rooms import CHECKOUT
 DATA = CHECKOUT / "tests/data"
 DIGESTS = DATA / "golden.sha256"
 PARTS = {"raw": ("meta", "data"), "enriched": ("",)}  # of an entry, by the end of its subject
+BARE = {"polls.raw"}  # raw entries of which nothing was asked: they have no `meta`
 # `chain.enriched.v1.smile`: a type, and the word of its revision; the first has none.
 _STEM = re.compile(r"(?P<type>(?P<subject>[a-z.]+)\.v\d+)(?:\.(?P<word>[a-z0-9_]+))?")
 
@@ -90,6 +91,10 @@ def expiries_values(data: bytes) -> Any:
     return json.loads(msgspec.json.encode(frames.decode_expiries(data)))
 
 
+def polls_values(data: bytes) -> Any:
+    return json.loads(msgspec.json.encode(polls.decode_report(data)))
+
+
 def meta_values(data: bytes) -> Any:
     return msgspec.to_builtins(bodies.context_of(entry(meta=data)))
 
@@ -124,6 +129,8 @@ def absent_as_none(value: float) -> float | None:
 READ: dict[tuple[str, str], Callable[[bytes], Any]] = {
     ("chain.enriched.v1", ""): chain_values,
     ("expiries.enriched.v1", ""): expiries_values,
+    ("polls.enriched.v1", ""): polls_values,
+    ("polls.raw.v1", ""): polls_values,
     ("chain.raw.v1", "meta"): meta_values,
     ("expiries.raw.v1", "meta"): meta_values,
     ("chain.raw.v1", "data"): body_values,
@@ -162,9 +169,14 @@ def missing(stems: Iterable[str], files: Iterable[Golden]) -> list[str]:
     return [
         f"{stem}.{part}.bin" if part else f"{stem}.bin"
         for stem in sorted(stems)
-        for part in PARTS[parsed(stem)["subject"].rpartition(".")[2]]
+        for part in parts_of(parsed(stem)["subject"])
         if (stem, part) not in there
     ]
+
+
+def parts_of(subject: str) -> tuple[str, ...]:
+    """The golden files of a schema, by the fields of the entry that they hold."""
+    return ("",) if subject in BARE else PARTS[subject.rpartition(".")[2]]
 
 
 def unsaid(schema: Any, value: Any, whole: Any, place: str) -> Iterator[str]:

@@ -1,0 +1,79 @@
+"""Reports of polls as entries, and what they say of each minute.
+
+Whoever polls says once a minute and chain how many polls were due and why some brought nothing;
+nobody calculates anything of it, so a report is passed on as it is. Pure: it opens nothing and
+looks at no clock.
+"""
+
+from collections import Counter
+
+import msgspec
+
+from pipeline.clock import SECOND_NS
+from pipeline.entries import NewEntry
+from pipeline.errors import DecodeError
+from pipeline.models import RAW_POLLS_TYPE, ChainId, PollGap, PollReport, parse_symbol
+
+MINUTE_NS = 60 * SECOND_NS
+REVISION = 1  # of the enriched entry: the same whatever revision calculates the chains
+LONGEST_GAP_NS = 8 * 86_400 * SECOND_NS  # a week of an outage in one report, and some
+ID_MARK = "polls"  # stands in a message id where that of a chain has the hash of its body
+
+_pack = msgspec.msgpack.Encoder()
+_unpack = msgspec.msgpack.Decoder(PollReport)
+
+
+def encode_report(report: PollReport) -> bytes:
+    """The report as msgpack."""
+    return _pack.encode(report)
+
+
+def decode_report(data: bytes) -> PollReport:
+    """The report of an entry, raw or enriched. Raises DecodeError."""
+    try:
+        report = _unpack.decode(data)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not a report of polls: {error}") from error
+    if not isinstance(parse_symbol(report.chain), ChainId):
+        raise DecodeError(f"polls are of a chain, and {report.chain!r} is none")
+    if any(gap.ends - gap.starts > LONGEST_GAP_NS for gap in report.gaps):
+        raise DecodeError("a gap is longer than whoever polls may speak of")
+    return report
+
+
+def raw_report(report: PollReport, made_ns: int) -> NewEntry:
+    """A report as an entry to append; what was reported since the same instant has the same id."""
+    return NewEntry(
+        id=f"{report.provider}:{report.chain}:{report.since}:{ID_MARK}",
+        type=RAW_POLLS_TYPE,
+        key=report.chain,
+        ts=made_ns,
+        data=encode_report(report),
+    )
+
+
+def due_by_minute(report: PollReport) -> dict[int, int]:
+    """How many polls were due in each minute, named by its start, ns UTC.
+
+    Those that a gap missed are spread evenly over it, the first at its start.
+    """
+    due: Counter[int] = Counter()
+    if report.answered:
+        due[_minute(report.since)] += report.answered
+    for gap in report.gaps:
+        for minute in range(_minute(gap.starts), gap.ends, MINUTE_NS):
+            inside = _missed_before(gap, minute + MINUTE_NS) - _missed_before(gap, minute)
+            if inside:
+                due[minute] += inside
+    return dict(due)
+
+
+def _missed_before(gap: PollGap, instant: int) -> int:
+    """How many of the polls that a gap missed were due before an instant."""
+    length = gap.ends - gap.starts
+    passed = min(max(instant - gap.starts, 0), length)
+    return -(-passed * gap.missed // length)  # rounded up: the first was due at the start
+
+
+def _minute(instant: int) -> int:
+    return instant - instant % MINUTE_NS
