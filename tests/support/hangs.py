@@ -3,13 +3,16 @@
 Three steps, each for what the one before cannot end: pytest-timeout's alarm raises in the test
 (`timeout` of pyproject.toml, more for whole instances); after a failure what tidies up has a limit
 of its own; and faulthandler's thread, which needs no Python to run, prints the stacks and ends the
-process (`faulthandler_timeout`; pytest-xdist then goes on with a new one). Loaded as a plugin.
+process (`faulthandler_timeout`). What makes a test hang by the way it was started is taken back
+too: signals that a shell's `&` or nohup has ignored, and the diffs of a continuous integration.
+Loaded as a plugin.
 """
 
 import asyncio
 import faulthandler
 import gc
 import os
+import signal
 from collections.abc import Generator
 from types import FrameType
 
@@ -18,10 +21,18 @@ import pytest
 INSTANCE_S = 300.0  # one test of a whole instance: START_S is 120 s, and some start it again
 TIDY_S = 150.0  # an instance, and every engine of a session, stop within this
 _STDERR = pytest.StashKey[int]()
+# Under any of these pytest explains a failed comparison by the whole difference line by line, in
+# cubic time: for two lists of three thousand that is hours, in which nothing says what failed.
+_WHOLE_DIFFS = ("CI", "BUILD_NUMBER")
+# Inherited by every child, also those whose end by just that signal is what a test is about.
+_DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STDERR] = os.dup(2)  # before it is captured
+    for number, default in _DEFAULTS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "acceptance" in item.path.parts and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(INSTANCE_S))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    hidden = {name: os.environ.pop(name) for name in _WHOLE_DIFFS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
