@@ -65,6 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     storage_max_age_ms: Annotated[int, _says("longest a frame waits before its commit")] = 500
     storage_batch_rows: Annotated[int, _says("contract rows that make a full batch")] = 20_000
+    storage_max_bytes: Annotated[
+        int, _says("frames a shard of storage holds before it reads no more")
+    ] = 64 * 1024 * 1024
     splitter_underlyings: Annotated[
         tuple[str, ...], _says("whose contracts the splitter writes; empty: everybody's")
     ] = ()
@@ -181,7 +184,10 @@ _CHOICES = {
     "simulator_chain_limit": ("account", "chain"),
     "log_level": ("debug", "info", "warning", "error"),
 }
-_POSITIVE = ("shards", "chain_spacing_s", "expiries_per_underlying", "storage_batch_rows")
+_POSITIVE = (
+    *("shards", "chain_spacing_s", "expiries_per_underlying"),
+    *("storage_batch_rows", "storage_max_bytes"),
+)
 
 
 def _check(settings: Settings) -> None:

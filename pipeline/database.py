@@ -17,10 +17,14 @@ from pipeline.errors import ConfigError, RowsRejected, StoreError, StoreUnavaila
 from pipeline.queries import statement
 
 Row = dict[str, Any]
+Data = bytes | bytearray | memoryview
 
 CONNECT_S = 5
 WAIT_S = 3.0  # for a free connection; above it the store counts as away
 RECONNECT_S = 2.0  # then the pool gives up and the next call tries anew, without a long back-off
+
+PAGE_ROWS = 2_000  # of a stream: some megabytes as dicts, and a round trip a few milliseconds
+_STREAM = "stream"
 
 # Classes of SQLSTATE: the rows are wrong (22 data, 23 constraint); the server cannot now (08
 # connection, 25006 read-only, 40 rolled back, 53 resources, 55 not in the right state, 57 operator,
@@ -53,7 +57,7 @@ class Session:
         with _mapped():
             await self._connection.execute(text.encode())
 
-    async def copy_buffer(self, name: str, buffer: bytes | bytearray | memoryview) -> None:
+    async def copy_buffer(self, name: str, buffer: Data) -> None:
         """Send a whole binary COPY, header and trailer included."""
         with _mapped():
             async with (
@@ -73,10 +77,41 @@ class Session:
                     await copy.write_row(row)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """What is done inside is committed together, or not at all."""
+    async def stream(
+        self, name: str, /, *, page_rows: int = PAGE_ROWS, **parameters: Any
+    ) -> AsyncIterator[AsyncIterator[list[Row]]]:
+        """The rows of a named query in pages of at most `page_rows`, from a cursor on the server.
+
+        One page is in memory at a time, and all of them show one state of the database. The
+        session does nothing else until the block is left, which may be before the last page.
+        """
         with _mapped():
-            async with self._connection.transaction():
+            async with (
+                self._connection.transaction(),
+                self._connection.cursor(_STREAM) as cursor,
+            ):
+                await cursor.execute(statement(name), parameters)
+                yield _pages(cursor, page_rows)
+
+    @contextlib.asynccontextmanager
+    async def copy_out(self, name: str, /, **parameters: Any) -> AsyncIterator[AsyncIterator[Data]]:
+        """What a named `COPY (…) TO STDOUT` sends, buffer by buffer as it arrives.
+
+        COPY takes no parameters, so the driver writes them into the statement, quoted. Leaving the
+        block before the end cancels the COPY.
+        """
+        with _mapped():
+            async with (
+                self._connection.cursor() as cursor,
+                cursor.copy(statement(name), parameters) as copy,
+            ):
+                yield aiter(copy)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, is_trial: bool = False) -> AsyncIterator[None]:
+        """What is done inside is committed together, or not at all: never where it is a trial."""
+        with _mapped():
+            async with self._connection.transaction(force_rollback=is_trial):
                 yield
 
 
@@ -137,6 +172,15 @@ def _checked(url: str) -> str:
     if not url:
         raise ConfigError("STOCKIFY_DATABASE_URL is not set, and no instance is running")
     return url
+
+
+async def _pages(
+    cursor: psycopg.AsyncServerCursor[DictRow], page_rows: int
+) -> AsyncIterator[list[Row]]:
+    while page := await cursor.fetchmany(page_rows):
+        yield page
+        if len(page) < page_rows:
+            return
 
 
 @contextlib.contextmanager

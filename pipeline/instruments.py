@@ -6,7 +6,7 @@ order of time. Never touches the rows of snapshots.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.clock import to_datetime
 from pipeline.database import Database, Row, Session
-from pipeline.errors import RowsRejected
-from pipeline.models import NULL_INTEGER, EnrichedChain, Kind, contract_symbols
+from pipeline.frames import decode_column
+from pipeline.models import NULL_INTEGER, ChainHeader, Kind, contract_symbols
+from pipeline.rows import NO_INSTRUMENT
 
 CACHED_CHAINS = 512  # of some 300 contracts each: a few megabytes
 _EVER_NS = 2**63 - 1
@@ -68,19 +69,19 @@ class Instruments:
         self._database = database
         self._cache: OrderedDict[tuple[object, ...], _Cached] = OrderedDict()
 
-    async def of(self, chain: EnrichedChain) -> Ids:
-        """The instrument id of every leg, int4, in order.
+    async def of(self, header: ChainHeader, columns: Mapping[str, bytes]) -> Ids:
+        """The instrument id of every leg of a frame, int4, in order.
 
-        Raises RowsRejected if a leg has no contract or two have the same, StoreUnavailable.
+        A leg that is no contract, or the same as one before it, has NO_INSTRUMENT. Raises
+        RowsRejected where the chain cannot be told of at all, StoreUnavailable.
         """
-        header, legs = chain.header, chain.legs
-        identity = (legs["strike"], legs["kind"], legs["security_id"])
-        key = (header.provider, header.chain, header.lot, *(line.tobytes() for line in identity))
+        identity = [columns.get(name, b"") for name in ("strike", "kind", "security_id")]
+        key = (header.provider, header.chain, header.lot, header.n, *identity)
         cached = self._cache.get(key)
         if cached is not None and cached.valid_from <= header.ts_ingest < cached.valid_to:
             self._cache.move_to_end(key)
             return cached.ids
-        found = await self._resolve(chain)
+        found = await self._resolve(header, columns)
         self._cache[key] = found
         self._cache.move_to_end(key)
         if len(self._cache) > CACHED_CHAINS:
@@ -91,23 +92,24 @@ class Instruments:
         """Ask the database anew for every chain."""
         self._cache.clear()
 
-    async def _resolve(self, chain: EnrichedChain) -> _Cached:
-        header = chain.header
-        wanted = _definitions(chain)
+    async def _resolve(self, header: ChainHeader, columns: Mapping[str, bytes]) -> _Cached:
+        wanted = _definitions(header, columns)
+        defined = [definition for definition in wanted if definition is not None]
+        if not defined:
+            return _Cached(np.full(header.n, NO_INSTRUMENT, np.int32), 0, _EVER_NS)
         async with self._database.session() as session, session.transaction():
             await session.fetch("lock_instruments", chain=header.chain)
-            known = await _known(session, chain)
-            changes = decide(wanted, known, header.ts_ingest)
+            known = await _known(session, header)
+            changes = decide(defined, known, header.ts_ingest)
             if changes:
-                await _write(session, chain, changes)
-                known = await _known(session, chain)
-        held = [_holding(known.get(d.symbol, ()), header.ts_ingest) for d in wanted]
-        if not held:
-            return _Cached(np.empty(0, np.int32), 0, _EVER_NS)
+                await _write(session, header, changes)
+                known = await _known(session, header)
+        held = {d.symbol: _holding(known.get(d.symbol, ()), header.ts_ingest) for d in defined}
+        ids = [NO_INSTRUMENT if d is None else held[d.symbol].instrument_id for d in wanted]
         return _Cached(
-            np.array([one.instrument_id for one in held], np.int32),
-            max(one.valid_from for one in held),
-            min(one.valid_to for one in held),
+            np.array(ids, np.int32),
+            max(one.valid_from for one in held.values()),
+            min(one.valid_to for one in held.values()),
         )
 
 
@@ -153,35 +155,34 @@ def _complete(changes: Changes, definition: Definition, known: Known) -> None:
         changes.complete.append((known.instrument_id, security_id, lot))
 
 
-def _definitions(chain: EnrichedChain) -> list[Definition]:
-    header, legs = chain.header, chain.legs
-    strikes, kinds = legs["strike"].tolist(), legs["kind"].tolist()
-    for strike, kind in zip(strikes, kinds, strict=True):
-        if not 0 < strike < float("inf") or kind not in (Kind.CALL, Kind.PUT):
-            raise RowsRejected(f"{header.chain}: no contract has strike {strike} and kind {kind}")
+def _definitions(header: ChainHeader, columns: Mapping[str, bytes]) -> list[Definition | None]:
+    """What is said of each leg; None of one that is no contract, or the same as one before it."""
+    legs = {
+        name: decode_column(columns.get(name), name, header.n)
+        for name in ("strike", "kind", "security_id")
+    }
     symbols = contract_symbols(header.chain, legs)
-    if len(set(symbols)) != len(symbols):
-        raise RowsRejected(f"{header.chain}: a contract stands in the chain twice")
-    return [
-        Definition(
-            symbol,
-            strike,
-            "call" if kind == Kind.CALL else "put",
-            None if security_id == NULL_INTEGER else security_id,
-            header.lot,
-        )
-        for symbol, strike, kind, security_id in zip(
-            symbols, strikes, kinds, legs["security_id"].tolist(), strict=True
-        )
-    ]
+    found: list[Definition | None] = []
+    seen: set[str] = set()
+    for symbol, strike, kind, security_id in zip(
+        symbols, *(legs[name].tolist() for name in legs), strict=True
+    ):
+        is_contract = 0 < strike < float("inf") and kind in (Kind.CALL, Kind.PUT)
+        if not is_contract or symbol in seen:
+            found.append(None)
+            continue
+        seen.add(symbol)
+        word = "call" if kind == Kind.CALL else "put"
+        said = None if security_id == NULL_INTEGER else security_id
+        found.append(Definition(symbol, strike, word, said, header.lot))
+    return found
 
 
 def _holding(versions: Iterable[Known], ts_ingest: int) -> Known:
     return next(v for v in versions if v.valid_from <= ts_ingest < v.valid_to)
 
 
-async def _known(session: Session, chain: EnrichedChain) -> dict[str, list[Known]]:
-    header = chain.header
+async def _known(session: Session, header: ChainHeader) -> dict[str, list[Known]]:
     rows = await session.fetch(
         "instruments_of_chain", underlying=header.underlying, expiry=header.expiry
     )
@@ -202,8 +203,7 @@ def _known_of(row: Row) -> Known:
     )
 
 
-async def _write(session: Session, chain: EnrichedChain, changes: Changes) -> None:
-    header = chain.header
+async def _write(session: Session, header: ChainHeader, changes: Changes) -> None:
     at = to_datetime(header.ts_ingest)
     if changes.end:
         await session.execute("end_instruments", instrument_ids=changes.end, valid_to=at)

@@ -36,47 +36,19 @@
         THEN (extract(epoch FROM valid_to) * 1000000)::bigint * 1000
     END AS valid_to
 
--- fragment: contract_rows
--- The chain's snapshots say at which instants a contract can have rows, so that each row is one
--- probe of the key (ts, instrument_id, rev) and no second index has to be kept. OFFSET 0 keeps
--- the probe from being turned into a scan of the whole range.
-SELECT
-    (extract(epoch FROM snap.ts) * 1000000)::bigint * 1000 AS ts_ingest,
-    (extract(epoch FROM snap.ts_event) * 1000000)::bigint * 1000 AS ts_event,
-    snap.provider, snap.rev, snap.spot, snap.forward, leg.*
-FROM market_snapshots AS snap
-CROSS JOIN LATERAL (
-    SELECT {leg_values}
-    FROM option_contracts AS leg
-    WHERE
-        leg.ts = snap.ts
-        AND leg.ts >= %(start)s AND leg.ts < %(end)s
-        AND leg.instrument_id = ANY(%(instrument_ids)s)
-        AND leg.rev = snap.rev
-    OFFSET 0
-) AS leg
-WHERE
-    snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s
-    AND snap.ts >= %(start)s AND snap.ts < %(end)s
-    AND snap.provider = ANY(%(providers)s)
-
--- fragment: underlying_rows
-SELECT {snapshot_values}
-FROM market_snapshots AS snap
-WHERE
-    snap.underlying = %(underlying)s
-    AND snap.ts >= %(start)s AND snap.ts < %(end)s
-
 -- fragment: ledger_entries
--- What was received in [start, end), revisions of one entry as one: minute since 1970, symbol,
--- identity (the first ten hex digits of the md5 of its raw message id) and contracts.
+-- What was received in [start, end), revisions of one entry as one: minute since 1970, kind (as the
+-- tallies of the bus), symbol, identity (the first ten hex digits of the md5 of its raw message id)
+-- and contracts.
 SELECT
     floor(extract(epoch FROM min(ts)) / 60)::bigint AS minute,
+    CASE WHEN bool_or(is_report) THEN 'polls' ELSE 'chain' END AS kind,
     split_part(raw_id, ':', 2) AS symbol,
     ('x' || substr(md5(raw_id), 1, 10))::bit(40)::bigint AS identity,
     max(n) AS contracts
 FROM (
-    SELECT regexp_replace(id, ':r[0-9]+$', '') AS raw_id, ts, n
+    SELECT regexp_replace(id, ':r[0-9]+$', '') AS raw_id, ts, n + rejected AS n,
+        {is_report} AS is_report
     FROM ledger
     WHERE ts >= %(start)s AND ts < %(end)s
 ) AS received
@@ -86,67 +58,6 @@ GROUP BY raw_id
 -- name: ping
 -- Whether the server answers.
 SELECT 1 AS alive
-
--- name: contract_history
--- Rows of a contract in [start, end), oldest first.
-{contract_rows}
-ORDER BY snap.ts
-LIMIT %(limit)s
-
--- name: contract_history_newest_first
--- Rows of a contract in [start, end), newest first.
-{contract_rows}
-ORDER BY snap.ts DESC
-LIMIT %(limit)s
-
--- name: underlying_history
--- Snapshots of all chains of an underlying in [start, end) behind a position, oldest first.
-{underlying_rows}
-AND (snap.ts, snap.expiry) > (%(after_ts)s, %(after_expiry)s)
-ORDER BY snap.ts, snap.expiry
-LIMIT %(limit)s
-
--- name: underlying_history_newest_first
--- Snapshots of all chains of an underlying in [start, end) behind a position, newest first.
-{underlying_rows}
-AND (snap.ts, snap.expiry) < (%(after_ts)s, %(after_expiry)s)
-ORDER BY snap.ts DESC, snap.expiry DESC
-LIMIT %(limit)s
-
--- name: chain_history
--- Snapshots of one chain in [start, end), oldest first.
-{underlying_rows}
-AND snap.expiry = %(expiry)s
-ORDER BY snap.ts
-LIMIT %(limit)s
-
--- name: chain_history_newest_first
--- Snapshots of one chain in [start, end), newest first.
-{underlying_rows}
-AND snap.expiry = %(expiry)s
-ORDER BY snap.ts DESC
-LIMIT %(limit)s
-
--- name: chain_snapshot_as_of
--- The last snapshot of a chain in [since, at].
-SELECT {snapshot_values}
-FROM market_snapshots AS snap
-WHERE
-    snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s
-    AND snap.ts >= %(since)s AND snap.ts <= %(at)s
-ORDER BY snap.ts DESC, snap.rev DESC
-LIMIT 1
-
--- name: chain_legs
--- The legs of one snapshot, by strike, the call before the put.
-SELECT instruments.symbol, instruments.strike, instruments.kind, instruments.security_id, {leg_values}
-FROM option_contracts AS leg
-INNER JOIN instruments USING (instrument_id)
-WHERE
-    leg.ts = %(ts)s AND leg.rev = %(rev)s
-    AND instruments.underlying = %(underlying)s AND instruments.expiry = %(expiry)s
-    AND instruments.provider = %(provider)s
-ORDER BY instruments.strike, instruments.kind
 
 -- name: underlyings
 -- Underlyings that have contracts, with their expiries, ascending.
@@ -214,8 +125,8 @@ WHERE instruments.instrument_id = given.instrument_id
 SELECT count(make_day(day)) AS days FROM unnest(%(days)s::date[]) AS day
 
 -- name: ledger_known
--- Which of these entries have their rows committed.
-SELECT id FROM ledger WHERE id = ANY(%(ids)s)
+-- Which of these entries have their rows committed, and how many legs of each were set aside.
+SELECT id, rejected FROM ledger WHERE id = ANY(%(ids)s)
 
 -- name: uneven_instants
 -- Instants of receipt in a range at which ledger, chains and legs do not tell the same story; a
@@ -225,7 +136,7 @@ SELECT (extract(epoch FROM ts) * 1000000)::bigint * 1000 AS ts_ingest,
     coalesce(snap.snapshots, 0) AS snapshots, coalesce(leg.legs, 0) AS legs
 FROM (
     SELECT ts, count(*) AS lines, sum(n) AS wanted
-    FROM ledger WHERE ts >= %(start)s AND ts < %(end)s GROUP BY ts
+    FROM ledger WHERE ts >= %(start)s AND ts < %(end)s AND NOT {is_report} GROUP BY ts
 ) AS line
 FULL JOIN (
     SELECT ts, count(*) AS snapshots
@@ -240,31 +151,31 @@ WHERE coalesce(line.lines, 0) <> coalesce(snap.snapshots, 0)
 ORDER BY ts
 
 -- name: ledger_tally
--- Entries of the ledger received in [start, end), by minute and symbol: how many, the sum of their
--- identities, contracts.
+-- Entries of the ledger received in [start, end), by minute, kind and symbol: how many, the sum of
+-- their identities, contracts.
 SELECT
-    minute, symbol, count(*) AS n, sum(identity)::bigint AS h, sum(contracts)::bigint AS c
+    minute, kind, symbol, count(*) AS n, sum(identity)::bigint AS h, sum(contracts)::bigint AS c
 FROM ({ledger_entries}) AS entries
-GROUP BY minute, symbol
+GROUP BY minute, kind, symbol
 
 -- name: ledger_identities
--- The identities of the entries of the ledger received in [start, end), with their symbols.
-SELECT symbol, identity
+-- The identities of the entries of the ledger received in [start, end), with kinds and symbols.
+SELECT kind, symbol, identity
 FROM ({ledger_entries}) AS entries
 
 -- name: copy_ledger
--- Lines for committed entries.
-COPY ledger (id, stream_id, ts, n) FROM STDIN
+-- Lines for committed entries, in the order of pipeline/rows.py.
+COPY ledger (id, stream_id, ts, n, rejected) FROM STDIN (FORMAT binary)
 
 -- name: copy_market_snapshots
--- Rows for chain snapshots, as text.
+-- Rows for chain snapshots, in the order of pipeline/rows.py.
 COPY market_snapshots (
     ts, ts_event, ts_enrich, seq, call_open_interest, put_open_interest, spot, forward, discount,
     years, rate, forward_residual, atm_strike, atm_iv, put_call_ratio_open_interest,
     put_call_ratio_volume, max_pain, expiry, lot, forward_pairs, n, rev, underlying, provider,
     epoch, model, forward_source, skew_25_delta, gamma_exposure, expected_move, smile_a, smile_b,
     smile_rho, smile_m, smile_sigma, smile_error, smile_points, smile_status
-) FROM STDIN
+) FROM STDIN (FORMAT binary)
 
 -- name: copy_option_contracts
 -- Rows for legs, in the binary format that pipeline/kernels/copyrows.py writes, in its order.

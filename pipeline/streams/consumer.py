@@ -4,6 +4,7 @@ It looks into no entry; what one means is its `type`.
 """
 
 import asyncio
+import itertools
 import os
 import secrets
 import socket
@@ -108,7 +109,7 @@ class Consumer:
 
     @property
     def name(self) -> str:
-        """The consumer name, by slot; empty before it has joined."""
+        """By slot; empty before it has joined."""
         return self._member.name
 
     @property
@@ -339,8 +340,8 @@ class Consumer:
         async with self._beaten:
             reader = self._reading.identity
             client = await self._calling.client()
-            told = f"{reader.id} {reader.address} {reader.server}" if reader else ""
             owned = self._member.owns
+            told = f"{reader.id} {reader.address} {reader.server}" if reader else ""
             beat = await self._member.beat(client, told)
             self._told = reader
             if owned and not beat.owns:
@@ -358,8 +359,8 @@ class Consumer:
                     owner=beat.owner,
                 )
             self._head_seq = beat.head_seq
-            oldest_ms = int(beat.oldest_pending.partition("-")[0] or 0)
-            self._oldest_pending_s = max(0, beat.now_ms - oldest_ms) / 1e3 if oldest_ms else 0.0
+            oldest_ms = int(beat.oldest_pending.partition("-")[0] or beat.now_ms)
+            self._oldest_pending_s = max(0, beat.now_ms - oldest_ms) / 1e3
             if not self._exclusive and self._in_work.entries:
                 await Pending(self.stream, self.group, self.name).keep(
                     client, self._in_work.entries
@@ -371,8 +372,7 @@ class Consumer:
 
     async def _until_done(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Repeat a call that may safely run twice until the server has answered it."""
-        attempt = 0
-        while True:
+        for attempt in itertools.count():
             try:
                 answer = await call()
             except (*AWAY, BusUnavailable, OutOfMemoryError) as error:
@@ -384,13 +384,12 @@ class Consumer:
                     self._telemetry.set_state("draining" if self._stopping.is_set() else "ready")
                 return answer
             await asyncio.sleep(jittered(attempt, cap_s=LONGEST_PAUSE_S))
-            attempt += 1
 
     async def _drop(self, error: BaseException) -> None:
         """Redis is away: close, so that the next call finds the owner of the stream anew.
 
-        What it gave us in an answer that did not arrive is pending, so that list is read again.
-        Where it is only out of memory the connection stays, with the calls under way on it.
+        What it gave us in an answer that did not arrive is pending, and read again. Where it is
+        only out of memory the connection stays, with the calls under way on it.
         """
         if isinstance(error, OutOfMemoryError):
             self._telemetry.set_state("degraded", "Redis is out of memory")

@@ -24,6 +24,7 @@ from pipeline.models import (
     Expiries,
 )
 from pipeline.runtime import Context
+from pipeline.streams.letters import Filter, read_letters, redrive
 from tests.support import bus, chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import arrived, write
@@ -86,41 +87,96 @@ async def test_entry_that_stands_twice_in_a_batch_is_stored_once(database_url: s
     assert counts(database_url) == (1, 10, 1)
 
 
-async def test_rejected_row_leaves_nothing_of_its_batch(database_url: str) -> None:
+async def test_leg_that_no_row_can_hold_is_left_out_and_told(database_url: str) -> None:
     negative = with_column(chain_at(1), "bid", -1.0)
     async with open_database(database_url) as database:
-        with pytest.raises(RowsRejected, match="option_contracts_prices"):
-            await write(database, chain_at(0), negative)
-    assert counts(database_url) == (0, 0, 0)
+        written = await write(database, chain_at(0), negative)
+        lines = await database.fetch("ledger_known", ids=[arrived(negative).id])
+    assert [(one.leg, one.reason) for one in written.refused] == [(0, "no row can hold bid -1.0")]
+    assert counts(database_url) == (2, 19, 2)
+    assert [line["rejected"] for line in lines] == [1]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "reason"),
     [
-        ("strike", np.nan),
-        ("strike", -5.0),
-        ("kind", 7),
-        ("open_interest", 2**40),
-        ("gamma", np.inf),
-        ("iv_status", 77),
-        ("volume", -3),
+        ("strike", np.nan, "no contract's"),
+        ("strike", -5.0, "no contract's"),
+        ("kind", 7, "no contract's"),
+        ("open_interest", 2**40, "open_interest 1099511627776"),
+        ("gamma", np.inf, "gamma inf"),
+        ("iv_status", 77, "iv_status 77"),
+        ("volume", -3, "volume -3"),
+        ("last", 1e-50, "last 1e-50"),
     ],
 )
-async def test_value_out_of_range_is_rejected(
-    plain_database_url: str, name: str, value: float
+async def test_value_out_of_range_costs_its_leg_alone(
+    plain_database_url: str, name: str, value: float, reason: str
 ) -> None:
     async with open_database(plain_database_url) as database:
-        with pytest.raises(RowsRejected):
-            await write(database, with_column(chain_at(0), name, value))
+        written = await write(database, with_column(chain_at(0), name, value))
+    assert [one.leg for one in written.refused] == [0]
+    assert reason in written.refused[0].reason
+    assert counts(plain_database_url) == (1, 9, 1)
 
 
-async def test_contract_that_stands_twice_in_a_chain_is_rejected(plain_database_url: str) -> None:
+async def test_contract_that_stands_twice_in_a_chain_is_stored_once(
+    plain_database_url: str,
+) -> None:
     chain = chain_at(0)
     strikes = chain.legs["strike"].copy()
     strikes[2] = strikes[0]
     async with open_database(plain_database_url) as database:
-        with pytest.raises(RowsRejected, match="twice"):
-            await write(database, EnrichedChain(chain.header, {**chain.legs, "strike": strikes}))
+        twice = EnrichedChain(chain.header, {**chain.legs, "strike": strikes})
+        written = await write(database, twice)
+    assert [(one.leg, "twice" in one.reason) for one in written.refused] == [(2, True)]
+    assert counts(plain_database_url) == (1, 9, 1)
+
+
+async def test_leg_that_only_the_server_refuses_is_found_among_the_others(
+    database_url: str,
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "ALTER TABLE market_snapshots ADD CONSTRAINT small CHECK (n < 1000);"
+            "ALTER TABLE option_contracts ADD CONSTRAINT own CHECK (volume <> 4242)"
+        )
+    chain = chain_at(0, 40)
+    volumes = chain.legs["volume"].copy()
+    volumes[[3, 57]] = 4242
+    one = arrived(EnrichedChain(chain.header, {**chain.legs, "volume": volumes}))
+    async with open_database(database_url) as database:
+        storing = writer(database)
+        with pytest.raises(RowsRejected, match="own"):
+            await storing.write([one])
+        refused = await storing.refused_by_server(one)
+        assert sorted(refused) == [3, 57]
+        assert "own" in refused[3]
+        written = await storing.write([one], {one.id: refused})
+    assert sorted(refused.leg for refused in written.refused) == [3, 57]
+    assert counts(database_url) == (1, 78, 1)
+
+
+async def test_snapshots_are_counted_to_their_minute_once_for_all_revisions(
+    database_url: str,
+) -> None:
+    later = chain_at(61)
+    async with open_database(database_url) as database:
+        await write(database, *(chain_at(number) for number in (0, 1, 60)))
+        first = msgspec.structs.replace(arrived(later), id="raw:r1")
+        newer = EnrichedChain(
+            msgspec.structs.replace(later.header, rev=later.header.rev + 1), later.legs
+        )
+        second = msgspec.structs.replace(arrived(newer), id="raw:r2")
+        await writer(database).write([first])
+        await writer(database).write([second, first])
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT symbol, present, expected FROM coverage ORDER BY minute"
+        ).fetchall()
+    symbol = later.header.chain
+    assert sum(present for _, present, _ in found) == 4
+    assert {(name, expected) for name, _, expected in found} == {(symbol, 0)}
 
 
 async def test_other_values_at_a_stored_instant_are_rejected(database_url: str) -> None:
@@ -259,7 +315,7 @@ async def test_undecodable_entry_becomes_a_dead_letter_and_the_group_goes_on(
     assert counts(plain_database_url) == (1, 10, 1)
 
 
-async def test_poison_becomes_a_dead_letter_and_its_batch_is_stored(
+async def test_poisoned_legs_become_dead_letters_and_the_rest_is_stored(
     valkey: str, database_url: str
 ) -> None:
     poison = [
@@ -272,9 +328,55 @@ async def test_poison_becomes_a_dead_letter_and_its_batch_is_stored(
         await bus.append(context, "stream:enriched", *good[:2], *poison, *good[2:])
         await until(lambda: is_settled(context, 7))
         letters = await context.redis.xrange(context.topics.dead())
-    assert [fields[b"id"].decode() for _, fields in letters] == [one.id for one in poison]
+    symbol = chain_at(7).header.chain
+    assert [fields[b"id"].decode() for _, fields in letters] == [
+        f"{one.id}#{symbol}-{strike}-CE"
+        for one, strike in zip(poison, ("24900", "24900", "nan"), strict=True)
+    ]
+    assert {fields[b"type"] for _, fields in letters} == {b"contract.enriched.v1"}
     assert {fields[b"reason"] for _, fields in letters} == {b"rejected"}
-    assert counts(database_url) == (4, 40, 4)
+    assert counts(database_url) == (7, 67, 7)
+
+
+async def test_chain_that_contradicts_what_is_stored_is_set_aside_as_a_whole(
+    valkey: str, plain_database_url: str
+) -> None:
+    other = enriched_entry(with_column(chain_at(0), "last", 1.5))
+    async with storage_context(valkey, plain_database_url) as context, bus.working(context, store):
+        await bus.append(context, "stream:enriched", enriched_entry(chain_at(0)))
+        await until(lambda: is_settled(context, 1))
+        await bus.append(context, "stream:enriched", other, enriched_entry(chain_at(1)))
+        await until(lambda: is_settled(context, 3))
+        letters = await context.redis.xrange(context.topics.dead())
+    assert [fields[b"id"].decode() for _, fields in letters] == [other.id]
+    assert counts(plain_database_url) == (2, 20, 2)
+
+
+async def test_contract_sent_back_once_it_can_be_stored_stands_beside_its_chain(
+    valkey: str, plain_database_url: str
+) -> None:
+    chain = chain_at(0)
+    volumes = chain.legs["volume"].copy()
+    volumes[3] = 4242
+    entry = enriched_entry(EnrichedChain(chain.header, {**chain.legs, "volume": volumes}))
+    with psycopg.connect(plain_database_url) as connection:
+        connection.execute("ALTER TABLE option_contracts ADD CONSTRAINT own CHECK (volume <> 4242)")
+    async with storage_context(valkey, plain_database_url) as context, bus.working(context, store):
+        await bus.append(context, "stream:enriched", entry)
+        await until(lambda: is_settled(context, 1))
+        assert counts(plain_database_url) == (1, 9, 1)
+        with psycopg.connect(plain_database_url) as connection:
+            connection.execute("ALTER TABLE option_contracts DROP CONSTRAINT own")
+        sent = 0
+        async for letter in read_letters(context.redis, context.topics.dead(), Filter()):
+            for _ in range(2):  # the second time there is no such letter any more
+                sent += await redrive(context.redis, letter) is not None
+        assert sent == 1
+        await until(lambda: is_settled(context, 2))
+        assert await context.redis.xlen(context.topics.dead()) == 0
+    assert counts(plain_database_url) == (1, 10, 1)
+    with psycopg.connect(plain_database_url) as connection:
+        assert connection.execute("SELECT n, rejected FROM ledger").fetchall() == [(10, 0)]
 
 
 async def test_batch_is_committed_when_it_is_full(valkey: str, plain_database_url: str) -> None:

@@ -3,21 +3,22 @@
 import hashlib
 
 from pipeline.database import Database
-from pipeline.frames import encode_frame
+from pipeline.frames import encode_frame, open_frame
 from pipeline.models import EnrichedChain
 from workers.storage.writer import Arrived, Writer, Written
 
 
 def arrived(chain: EnrichedChain, number: int = 1, *, id: str = "") -> Arrived:
     """A chain as an entry would bring it; the same chain has the same message id."""
-    digest = hashlib.sha256(encode_frame(chain)).hexdigest()[:12]
+    frame = encode_frame(chain)
+    digest = hashlib.sha256(frame).hexdigest()[:12]
     return Arrived(
         id or f"{chain.header.chain}:{digest}",
         f"{number}-0",
         "epoch",
         number,
         chain.header.ts_ingest + 1_000_000,
-        chain,
+        *open_frame(frame),
     )
 
 

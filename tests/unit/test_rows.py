@@ -1,6 +1,7 @@
 """Chains as rows: the column orders of the code and of the SQL are one."""
 
 import re
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline import rows
-from pipeline.errors import RowsRejected
+from pipeline.frames import encode_frame, open_frame
 from pipeline.kernels import copyrows
 from pipeline.models import LEG_COLUMNS, EnrichedChain
 from pipeline.queries import queries
-from pipeline.rows import LegEncoder, StoredChain, snapshot_row
+from pipeline.rows import NO_INSTRUMENT, LegEncoder, StoredChain, misfit_reason, snapshot_row
 from tests.support import chains
 
 OF_THE_INSTRUMENT = {"strike", "kind", "security_id"}
@@ -26,7 +27,8 @@ def copied_columns(query: str) -> tuple[str, ...]:
 
 def stored(chain: EnrichedChain) -> StoredChain:
     ids = np.arange(1, chain.header.n + 1, dtype=np.int32)
-    return StoredChain(chain, "epoch", 7, chain.header.ts_ingest + 1_000, ids)
+    header, columns = open_frame(encode_frame(chain))
+    return StoredChain(header, columns, "epoch", 7, header.ts_ingest + 1_000, ids)
 
 
 def with_column(chain: EnrichedChain, name: str, leg: int, value: float) -> EnrichedChain:
@@ -71,33 +73,69 @@ def test_snapshot_row_has_the_smile_whole_or_not_at_all() -> None:
 def test_one_result_holds_the_legs_of_all_chains() -> None:
     one, other = stored(chains.enriched(5)), stored(chains.enriched(9))
     encoder = LegEncoder()
-    apart = [bytes(encoder.encode([chain])) for chain in (one, other)]
+    apart = [bytes(encoder.encode([chain])[0]) for chain in (one, other)]
     start, end = len(copyrows.HEADER), -len(copyrows.TRAILER)
-    together = bytes(encoder.encode([one, other]))
+    together = bytes(encoder.encode([one, other])[0])
     assert together[start:end] == apart[0][start:end] + apart[1][start:end]
 
 
 def test_buffer_grows_with_the_batch() -> None:
     chain = stored(chains.enriched(101))
     encoder = LegEncoder()
-    one = len(encoder.encode([chain]))
+    one = len(encoder.encode([chain])[0])
     frame = len(copyrows.HEADER) + len(copyrows.TRAILER)
-    assert len(encoder.encode([chain] * 150)) == 150 * (one - frame) + frame
+    assert len(encoder.encode([chain] * 150)[0]) == 150 * (one - frame) + frame
 
 
 def test_chain_without_legs_is_an_empty_copy() -> None:
     chain = chains.enriched(5)
     header = msgspec.structs.replace(chain.header, n=0)
     empty = EnrichedChain(header, {name: column[:0] for name, column in chain.legs.items()})
-    assert bytes(LegEncoder().encode([stored(empty)])) == copyrows.HEADER + copyrows.TRAILER
+    for batch in ([stored(empty)], []):
+        assert bytes(LegEncoder().encode(batch)[0]) == copyrows.HEADER + copyrows.TRAILER
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("open_interest", 2**31), ("last", 1e39), ("last", np.inf), ("vega_provider", -np.inf)],
+    [
+        ("open_interest", 2**31),
+        ("volume", -1),
+        ("last", 1e39),
+        ("last", np.inf),
+        ("last", 0.0),
+        ("iv", -0.2),
+        ("vega_provider", -np.inf),
+        ("iv_status", 10),
+    ],
 )
-def test_leg_that_does_not_fit_is_named(name: str, value: float) -> None:
-    whole = chains.enriched(5)
-    wrong = with_column(whole, name, 3, value)
-    with pytest.raises(RowsRejected, match=r"NIFTY-20260127 strike 24950\.0 kind 0"):
-        LegEncoder().encode([stored(whole), stored(wrong)])
+def test_leg_that_does_not_fit_is_left_out_and_said_why(name: str, value: float) -> None:
+    whole = stored(chains.enriched(5))
+    wrong = stored(with_column(chains.enriched(5), name, 3, value))
+    _, misfits = LegEncoder().encode([whole, wrong])
+    assert np.flatnonzero(misfits).tolist() == [13]
+    assert misfit_reason(wrong, 3).startswith(f"no row can hold {name} ")
+
+
+def test_leg_without_an_instrument_is_left_out() -> None:
+    chain = stored(chains.enriched(5))
+    chain.instrument_ids[2] = NO_INSTRUMENT
+    _, misfits = LegEncoder().encode([chain])
+    assert np.flatnonzero(misfits).tolist() == [2]
+    assert "no contract" in misfit_reason(chain, 2)
+
+
+def test_column_that_an_older_writer_did_not_know_is_absent() -> None:
+    chain = stored(chains.enriched(5))
+    older = {name: data for name, data in chain.columns.items() if name != "iv_fit"}
+    legs, misfits = LegEncoder().encode([msgspec.structs.replace(chain, columns=older)])
+    fits = chains.enriched(5).legs["iv_fit"]
+    whole, _ = LegEncoder().encode([chain])
+    assert not misfits.any()
+    assert len(whole) - len(legs) == 4 * np.count_nonzero(~np.isnan(fits))
+
+
+def test_bounds_are_those_of_the_tables_checks() -> None:
+    text = resources.files("sql").joinpath("0003_snapshots.sql").read_text()
+    checks = text[text.index("CREATE TABLE option_contracts") :]
+    positive = set(re.findall(r"(\w+) > 0", checks[: checks.index("CREATE TABLE ledger")]))
+    assert positive - {"rev"} == rows.POSITIVE

@@ -1,38 +1,61 @@
-"""One shard of the enriched stream on its way into Postgres: read, gather, commit, acknowledge.
+"""One shard of the enriched stream on its way into Postgres: read, prepare, commit, acknowledge.
 
-Frames are gathered into batches by rows or age, whichever comes first. While Postgres is away the
-batch is kept, nothing more is read, and nothing is acknowledged. What Postgres will never take
-becomes a dead letter, and the rest of its batch is stored.
+While a batch is on its way to its commit the next one is read and prepared, and the last one
+acknowledged. While Postgres is away the batch is kept, reading stops where as much is held as may
+be, and nothing is acknowledged. A leg that Postgres will never take becomes a dead letter, and the
+rest of its chain is stored; a chain of which not even that can be becomes one as a whole.
 """
 
 import asyncio
-import contextlib
+import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from pipeline.database import Database
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError, RowsRejected, StoreError
-from pipeline.models import ENRICHED_CHAIN_TYPE
+from pipeline.models import CONTRACT_LETTER_TYPE, ENRICHED_CHAIN_TYPE
 from pipeline.runtime import Context, cancel, jittered, pause
 from pipeline.streams import Consumer
-from workers.storage.writer import Arrived, Writer, Written, arrived_from
+from workers.storage.contracts import add_contract, letter_of
+from workers.storage.intake import READ_ENTRIES, Intake, Item
+from workers.storage.writer import Arrived, Prepared, Refused, Writer, Written, arrived_from
 
-READ_ENTRIES = 32  # the flat part of the cost curve of a read
-# Reads that wait while a batch commits; with the batch itself this bounds the memory: some
-# 20,000 + 5 · 32 · 300 rows, under 30 MB.
-READS_AHEAD = 4
+T = TypeVar("T")
+
 LAST_ATTEMPTS = 3  # when told to stop with Postgres away; then entries stay pending
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """Items, and their chains prepared; None where that did not go, and the commit has to."""
+
+    items: list[Item]
+    prepared: Prepared | None
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What was written, and the message ids of chains of which nothing could be."""
+
+    written: Written
+    rejected: dict[str, str]
 
 
 class Shard:
     """One shard of the enriched stream on its way into Postgres."""
 
     def __init__(self, context: Context, database: Database, number: int) -> None:
-        telemetry = context.telemetry
-        self._context = context
+        telemetry, settings = context.telemetry, context.settings
+        self._context, self._database = context, database
         self._telemetry = telemetry
         self._writer = Writer(database, context.clock.now_ns)
+        self._intake = Intake(
+            most_bytes=settings.storage_max_bytes,
+            batch_rows=settings.storage_batch_rows,
+            max_age_s=settings.storage_max_age_ms / 1_000,
+        )
         self._consumer = Consumer(
             context,
             context.topics.enriched(number),
@@ -44,125 +67,142 @@ class Shard:
         self._rows = telemetry.counter("rows_written", "rows of option_contracts committed")
         self._snapshots = telemetry.counter("snapshots_written", "chain snapshots committed")
         self._known = telemetry.counter("entries_known", "entries found in the ledger and skipped")
+        self._refused = telemetry.counter("contracts_refused", "legs set aside as dead letters")
         self._record_age = telemetry.histogram("age_committed", "from receipt to the commit")
         self._record_commit = telemetry.histogram("commit_duration", "writing one batch")
 
     async def work(self) -> None:
         """Read and commit until stopping, then commit what was read."""
-        queue: asyncio.Queue[list[Entry] | None] = asyncio.Queue(READS_AHEAD)
-        reader = asyncio.create_task(self._fill(queue))
+        batches = self._consumer.batches(count=READ_ENTRIES)
+        reader = asyncio.create_task(self._intake.fill(batches, self._open))
+        coming = asyncio.create_task(self._prepared())
+        acknowledging: asyncio.Task[None] | None = None
         self._telemetry.set_state("ready")
         try:
-            async with contextlib.aclosing(self._gathered(queue)) as batches:
-                async for batch in batches:
-                    if not await self._commit(batch):
-                        self._telemetry.log.warning("left_pending", entries=len(batch))
-                        return
+            while (batch := await coming) is not None:
+                coming = asyncio.create_task(self._prepared())
+                outcome = await self._commit(batch)
+                if outcome is None:
+                    self._telemetry.log.warning("left_pending", entries=len(batch.items))
+                    return
+                if acknowledging is not None:
+                    await acknowledging
+                acknowledging = asyncio.create_task(self._finish(batch.items, outcome))
             await reader  # it has ended; what went wrong there comes out here
         finally:
-            await cancel(reader)
+            if acknowledging is not None:
+                await acknowledging
+            await cancel(reader, coming)
             await self._consumer.close()
 
-    async def _fill(self, queue: asyncio.Queue[list[Entry] | None]) -> None:
+    async def _open(self, entry: Entry) -> Item | None:
+        """An entry with its chain; None where it did not decode, and was set aside."""
+        self._read.add()
+        if entry.type not in (ENRICHED_CHAIN_TYPE, CONTRACT_LETTER_TYPE):
+            return Item(entry, None)
         try:
-            async for entries in self._consumer.batches(count=READ_ENTRIES):
-                self._read.add(len(entries))
-                await queue.put(entries)
-        except Exception:
-            await queue.put(None)  # not when cancelled: then nobody empties the queue any more
-            raise
-        await queue.put(None)
+            return Item(entry, arrived_from(entry))
+        except DecodeError as error:
+            await self._consumer.dead_letter(entry, "undecodable", str(error))
+            return None
 
-    async def _gathered(
-        self, queue: asyncio.Queue[list[Entry] | None]
-    ) -> AsyncGenerator[list[tuple[Entry, Arrived | None]], None]:
-        """Decoded batches of enough rows or age; what does not decode is set aside here."""
-        loop = asyncio.get_running_loop()
-        settings = self._context.settings
-        while (entries := await queue.get()) is not None:
-            due = loop.time() + settings.storage_max_age_ms / 1_000
-            batch = await self._decoded(entries)
-            while entries is not None and _row_count(batch) < settings.storage_batch_rows:
-                try:
-                    async with asyncio.timeout_at(due):  # over the wait alone, so none gets lost
-                        entries = await queue.get()
-                except TimeoutError:
-                    break
-                if entries is not None:
-                    batch += await self._decoded(entries)
-            if batch:
-                yield batch
-            if entries is None:
-                return
+    async def _prepared(self) -> _Batch | None:
+        """The next batch, ready to be committed."""
+        items = await self._intake.batch()
+        if items is None:
+            return None
+        try:
+            return _Batch(items, await self._writer.prepare(_chains(items)))
+        except StoreError:
+            return _Batch(items, None)  # the commit prepares it anew, and says what is wrong
 
-    async def _decoded(self, entries: list[Entry]) -> list[tuple[Entry, Arrived | None]]:
-        """Each entry with its chain; None where it carries none, and only wants its ack."""
-        decoded: list[tuple[Entry, Arrived | None]] = []
-        for entry in entries:
-            if entry.type != ENRICHED_CHAIN_TYPE:
-                decoded.append((entry, None))
-                continue
-            try:
-                decoded.append((entry, arrived_from(entry)))
-            except DecodeError as error:
-                await self._consumer.dead_letter(entry, "undecodable", str(error))
-        return decoded
+    async def _commit(self, batch: _Batch) -> _Outcome | None:
+        """Write a batch, chains together and then single contracts.
 
-    async def _commit(self, batch: list[tuple[Entry, Arrived | None]]) -> bool:
-        """Commit and acknowledge a batch; False if Postgres stayed away while we had to stop."""
-        entries = [entry for entry, _ in batch]
-        started = time.perf_counter()
-        with self._telemetry.span("store", (entry.traceparent for entry in entries)):
-            written = Written()
-            rejected: set[str] = set()
-            chains = [(entry, arrived) for entry, arrived in batch if arrived is not None]
-            if chains:
-                outcome = await self._write(chains)
-                if outcome is None:
-                    return False
-                written, rejected = outcome
-            await self._consumer.ack([e for e in entries if e.stream_id not in rejected])
-        self._rows.add(written.rows)
-        self._snapshots.add(written.snapshots)
-        self._known.add(written.known)
-        self._record_commit(time.perf_counter() - started)
-        oldest = min(entry.ts for entry in entries)
-        self._record_age((self._context.clock.now_ns() - oldest) / 1e9)
-        self._telemetry.log.debug(
-            "committed", entries=len(entries), rows=written.rows, known=written.known
-        )
-        return True
-
-    async def _write(self, chains: list[tuple[Entry, Arrived]]) -> tuple[Written, set[str]] | None:
-        """Write chains together, or one by one where some of them can never be stored.
-
-        Gives what was written and the stream ids set aside; None if the store stayed away.
+        Where some chain cannot be stored with the others they are written one by one. None if
+        Postgres stayed away while we had to stop.
         """
-        try:
-            written = await self._until_written([arrived for _, arrived in chains])
-            return None if written is None else (written, set())
-        except RowsRejected:
-            self._writer.forget()
-        total, rejected = Written(), set()
-        for entry, arrived in chains:
+        started = time.perf_counter()
+        with self._telemetry.span("store", (item.entry.traceparent for item in batch.items)):
+            chains = _chains(batch.items)
+            rejected: dict[str, str] = {}
+            try:
+                written = await self._until_written(chains, batch.prepared)
+            except RowsRejected:
+                self._writer.forget()
+                written = await self._one_by_one(chains, rejected)
+            if written is None:
+                return None
+            for item in batch.items:
+                if item.arrived is not None and item.entry.type == CONTRACT_LETTER_TYPE:
+                    added = await self._add_contract(item.arrived, rejected)
+                    if added is None:
+                        return None
+                    written = written.plus(added)
+        self._record_commit(time.perf_counter() - started)
+        return _Outcome(written, rejected)
+
+    async def _one_by_one(
+        self, chains: Sequence[Arrived], rejected: dict[str, str]
+    ) -> Written | None:
+        total = Written()
+        for arrived in chains:
             try:
                 written = await self._until_written([arrived])
-            except RowsRejected as error:
-                await self._consumer.dead_letter(entry, "rejected", str(error))
-                rejected.add(entry.stream_id)
-                continue
+            except RowsRejected:
+                self._writer.forget()
+                try:
+                    written = await self._without_refused(arrived)
+                except RowsRejected as error:
+                    rejected[arrived.id] = str(error)
+                    continue
             if written is None:
                 return None
             total = total.plus(written)
-        return total, rejected
+        return total
 
-    async def _until_written(self, batch: list[Arrived]) -> Written | None:
-        """Write, and while the store is away try again; None if it stays away when stopping."""
+    async def _without_refused(self, arrived: Arrived) -> Written | None:
+        """Write a chain without the legs that only the server knows it cannot hold."""
+
+        async def search() -> dict[int, str]:
+            return await self._writer.refused_by_server(arrived)
+
+        refused = await self._until_answered(search)
+        if refused is None:
+            return None
+        return await self._until_answered(
+            lambda: self._writer.write([arrived], {arrived.id: refused})
+        )
+
+    async def _add_contract(self, arrived: Arrived, rejected: dict[str, str]) -> Written | None:
+        try:
+            added = await self._until_answered(lambda: add_contract(self._database, arrived))
+        except RowsRejected as error:
+            rejected[arrived.id] = str(error)
+            return Written()
+        if added is None:
+            return None
+        return Written(rows=1) if added else Written(known=1)
+
+    async def _until_written(
+        self, chains: Sequence[Arrived], prepared: Prepared | None = None
+    ) -> Written | None:
+        ready = prepared
+
+        async def write() -> Written:
+            nonlocal ready
+            once, ready = ready, None  # whatever came of the first attempt, all is looked up anew
+            return await (self._writer.write(chains) if once is None else self._writer.commit(once))
+
+        return await self._until_answered(write)
+
+    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Call, and while the store is away try again; None if it stays away when stopping."""
         stopping = self._context.stopping
         attempt = last_attempts = 0
         while True:
             try:
-                written = await self._writer.write(batch)
+                answer = await call()
             except RowsRejected:
                 raise
             except StoreError as error:
@@ -170,7 +210,7 @@ class Shard:
             else:
                 if attempt:
                     self._telemetry.set_state("draining" if stopping.is_set() else "ready")
-                return written
+                return answer
             if stopping.is_set():
                 last_attempts += 1
                 if last_attempts >= LAST_ATTEMPTS:
@@ -180,6 +220,40 @@ class Shard:
                 await pause(stopping, jittered(attempt))
             attempt += 1
 
+    async def _finish(self, items: Sequence[Item], outcome: _Outcome) -> None:
+        """Acknowledge entries whose commit is done, or set aside what could not be stored."""
+        written = outcome.written
+        legs: dict[str, list[Refused]] = {}
+        for refused in written.refused:
+            legs.setdefault(refused.arrived.stream_id, []).append(refused)
+        plain: list[Entry] = []
+        for item in items:
+            entry = item.entry
+            if item.arrived is not None and entry.id in outcome.rejected:
+                error = outcome.rejected[entry.id]
+                await self._consumer.dead_letter(entry, "rejected", error)
+            elif entry.stream_id in legs:
+                letters = [letter_of(refused) for refused in legs[entry.stream_id]]
+                await self._consumer.dead_letters(entry, letters, "rejected")
+            else:
+                plain.append(entry)
+        await self._consumer.ack(plain)
+        sys.audit("stockify.storage", "acknowledged")
+        self._intake.finished(items)
+        self._rows.add(written.rows)
+        self._snapshots.add(written.snapshots)
+        self._known.add(written.known)
+        self._refused.add(len(written.refused))
+        oldest = min(item.entry.ts for item in items)
+        self._record_age((self._context.clock.now_ns() - oldest) / 1e9)
+        self._telemetry.log.debug(
+            "committed", entries=len(items), rows=written.rows, known=written.known
+        )
 
-def _row_count(batch: Sequence[tuple[Entry, Arrived | None]]) -> int:
-    return sum(arrived.chain.header.n for _, arrived in batch if arrived is not None)
+
+def _chains(items: Sequence[Item]) -> list[Arrived]:
+    return [
+        item.arrived
+        for item in items
+        if item.arrived is not None and item.entry.type == ENRICHED_CHAIN_TYPE
+    ]
