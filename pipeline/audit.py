@@ -10,7 +10,8 @@ import msgspec
 
 from pipeline.streams.tallies import NONE, Bucket, Count, Stage, merged
 
-STORED_KIND = "chain"  # of what is enriched, only chains go to Postgres
+# Of what is enriched, those have a line in the ledger; of expiries nothing goes to Postgres.
+STORED_KINDS = frozenset(("chain", "polls"))
 PROCESSOR, STORAGE = "processor", "storage"  # whose finishing the later stages show
 ENRICHED, POSTGRES = "enriched", "Postgres"
 ALL_SHARDS = -1
@@ -30,14 +31,14 @@ Found = tuple[str, str, Count]  # verdict, where, by what
 class Shard(msgspec.Struct, frozen=True):
     """What was counted of one shard: in Redis before and after Postgres was read, and there.
 
-    What is the same before and after stood still in between. `stored` has what was received in a
-    minute as Postgres holds it, revisions of one entry as one.
+    What is the same before and after stood still in between. `stored` has by minute and kind what
+    was received as Postgres holds it, revisions of one entry as one.
     """
 
     number: int
     before: tuple[Stage, Stage]
     after: tuple[Stage, Stage]
-    stored: Mapping[int, Count]
+    stored: Mapping[Bucket, Count]
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +129,7 @@ def _lines(shard: Shard, first_minute: int, last_minute: int, horizon: int) -> l
     if since is None:
         return []
     buckets = {bucket for stage in shard.before for bucket in stage.tally.counted}
-    buckets |= {(minute, STORED_KIND) for minute in shard.stored}
+    buckets |= shard.stored.keys()
     return [
         _line(shard, bucket, is_first=bucket[0] == since)
         for bucket in buckets
@@ -138,10 +139,10 @@ def _lines(shard: Shard, first_minute: int, last_minute: int, horizon: int) -> l
 
 def _together(shards: Sequence[Shard]) -> Shard:
     """Several shards as one."""
-    stored: dict[int, Count] = {}
+    stored: dict[Bucket, Count] = {}
     for shard in shards:
-        for minute, count in shard.stored.items():
-            stored[minute] = stored.get(minute, NONE).plus(count)
+        for bucket, count in shard.stored.items():
+            stored[bucket] = stored.get(bucket, NONE).plus(count)
     before, after = (
         (merged([pair[0] for pair in pairs]), merged([pair[1] for pair in pairs]))
         for pairs in ([shard.before for shard in shards], [shard.after for shard in shards])
@@ -152,8 +153,8 @@ def _together(shards: Sequence[Shard]) -> Shard:
 def is_double(line: Line, identities: Collection[int]) -> bool:
     """Whether what Postgres seems to miss was stored once and counted more often before.
 
-    `identities` are those that Postgres has of that minute and shard. Sure for one entry, for two,
-    and for one that came many times.
+    `identities` are those that Postgres has of that minute, kind and shard. Sure for one entry, for
+    two, and for one that came many times.
     """
     short, sum_of = -line.off.n, -line.off.h
     if short < 1 or line.where != POSTGRES:
@@ -186,7 +187,7 @@ def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:
     again = NONE
     for group, count in raw.tally.again.get(bucket, {}).items():
         again = again if group == PROCESSOR else again.plus(count)
-    stored = shard.stored.get(bucket[0], NONE) if bucket[1] == STORED_KIND else None
+    stored = shard.stored.get(bucket, NONE) if bucket[1] in STORED_KINDS else None
     appended = raw_count.plus(again).less(raw_dead)
     found: Found = (IN_FLIGHT, "", NONE)
     if not _is_moving(shard, bucket):

@@ -5,7 +5,7 @@ nobody calculates anything of it, so a report is passed on as it is. Pure: it op
 looks at no clock.
 """
 
-from collections import Counter
+from collections import defaultdict
 
 import msgspec
 
@@ -52,19 +52,29 @@ def raw_report(report: PollReport, made_ns: int) -> NewEntry:
     )
 
 
-def due_by_minute(report: PollReport) -> dict[int, int]:
-    """How many polls were due in each minute, named by its start, ns UTC.
+class Due(msgspec.Struct):
+    """The polls due in a minute, and how many of them brought no snapshot, by cause."""
+
+    expected: int = 0
+    upstream: int = 0
+    us: int = 0
+
+
+def due_by_minute(report: PollReport) -> dict[int, Due]:
+    """The polls due in each minute, named by its start, ns UTC.
 
     Those that a gap missed are spread evenly over it, the first at its start.
     """
-    due: Counter[int] = Counter()
+    due: defaultdict[int, Due] = defaultdict(Due)
     if report.answered:
-        due[_minute(report.since)] += report.answered
+        due[_minute(report.since)].expected += report.answered
     for gap in report.gaps:
         for minute in range(_minute(gap.starts), gap.ends, MINUTE_NS):
             inside = _missed_before(gap, minute + MINUTE_NS) - _missed_before(gap, minute)
             if inside:
-                due[minute] += inside
+                due[minute].expected += inside
+                due[minute].upstream += inside if gap.cause == "upstream" else 0
+                due[minute].us += inside if gap.cause == "us" else 0
     return dict(due)
 
 

@@ -6,9 +6,12 @@ CREATE TABLE coverage (
     provider text NOT NULL,
     expected integer NOT NULL DEFAULT 0,
     present integer NOT NULL DEFAULT 0,
+    missed_upstream integer NOT NULL DEFAULT 0,
+    missed_us integer NOT NULL DEFAULT 0,
     PRIMARY KEY (symbol, minute, provider),
     CONSTRAINT coverage_minute CHECK (minute = date_trunc('minute', minute, 'UTC')),
-    CONSTRAINT coverage_counts CHECK (expected >= 0 AND present >= 0)
+    CONSTRAINT coverage_counts CHECK (present >= 0 AND missed_upstream >= 0 AND missed_us >= 0),
+    CONSTRAINT coverage_expected CHECK (expected >= missed_upstream + missed_us)
 );
 
 CREATE TABLE gaps (
@@ -35,6 +38,10 @@ COMMENT ON COLUMN coverage.expected IS
 'polls that were due in the minute, as their worker reported them; 0 where it reported nothing';
 COMMENT ON COLUMN coverage.present IS
 'snapshots stored, all calculation revisions of one as one; counted in the transaction of their rows';
+COMMENT ON COLUMN coverage.missed_upstream IS
+'of those expected, polls that brought no snapshot because the provider gave none; see gaps';
+COMMENT ON COLUMN coverage.missed_us IS
+'of those expected, polls that brought no snapshot because of us; see gaps';
 COMMENT ON TABLE gaps IS
 'Time [starts, ends) in which polls of a chain were due and no snapshot came; a closed market has none';
 COMMENT ON COLUMN gaps.cause IS

@@ -15,7 +15,7 @@ from pipeline.audit import PROCESSOR, STORAGE, Line, Report, Shard
 from pipeline.clock import to_datetime
 from pipeline.database import Database
 from pipeline.runtime import Redis
-from pipeline.streams.tallies import NONE, Count, Stage, read_stage
+from pipeline.streams.tallies import NONE, Bucket, Count, Stage, read_stage
 from pipeline.streams.tally import MINUTE_NS
 from pipeline.topics import Topics
 
@@ -92,17 +92,17 @@ class Auditor:
             await read_stage(self._redis, way[1], STORAGE),
         )
 
-    async def _stored(self, first: int, last: int) -> dict[int, dict[int, Count]]:
-        """Of each shard what Postgres holds, by minute."""
-        found: dict[int, dict[int, Count]] = {}
+    async def _stored(self, first: int, last: int) -> dict[int, dict[Bucket, Count]]:
+        """Of each shard what Postgres holds, by minute and kind."""
+        found: dict[int, dict[Bucket, Count]] = {}
         for start in range(first, last + 1, _WINDOW_MINUTES):
             rows = await self._database.fetch(
                 "ledger_tally", **_between(start, min(last + 1, start + _WINDOW_MINUTES))
             )
             for row in rows:
-                minutes = found.setdefault(self._topics.shard_of_key(row["symbol"]), {})
-                one = Count(row["n"], row["h"], row["c"])
-                minutes[row["minute"]] = minutes.get(row["minute"], NONE).plus(one)
+                buckets = found.setdefault(self._topics.shard_of_key(row["symbol"]), {})
+                bucket, one = (row["minute"], row["kind"]), Count(row["n"], row["h"], row["c"])
+                buckets[bucket] = buckets.get(bucket, NONE).plus(one)
         return found
 
     async def _is_double(self, line: Line) -> bool:
@@ -115,7 +115,8 @@ class Auditor:
         identities = {
             row["identity"]
             for row in rows
-            if line.shard in (audit.ALL_SHARDS, shard_of(row["symbol"]))
+            if row["kind"] == line.kind
+            and line.shard in (audit.ALL_SHARDS, shard_of(row["symbol"]))
         }
         return audit.is_double(line, identities)
 

@@ -37,7 +37,7 @@ def stage(
 def judged(
     raw: Stage, enriched: Stage, *stored: str, after: tuple[Stage, Stage] | None = None
 ) -> Report:
-    held = {MINUTE: total(*stored, c=LEGS)} if stored else {}
+    held = {(MINUTE, "chain"): total(*stored, c=LEGS)} if stored else {}
     shard = Shard(0, (raw, enriched), after or (raw, enriched), held)
     return audit.judge([shard], 0, MINUTE + 1_000, 0)
 
@@ -221,7 +221,7 @@ def test_what_postgres_has_beyond_redis_is_no_fault() -> None:
 
 def test_minutes_from_before_the_tally_began_are_not_judged() -> None:
     made = (stage("a"), stage("a", c=LEGS))
-    held = {MINUTE - 1: Count(5, 5, 5), MINUTE: total("a", c=LEGS)}
+    held = {(MINUTE - 1, "chain"): Count(5, 5, 5), (MINUTE, "chain"): total("a", c=LEGS)}
     report = audit.judge([Shard(0, made, made, held)], 0, MINUTE + 9, 0)
     assert [line.minute for line in report.lines] == [MINUTE]
     assert audit.judge([Shard(0, made, made, held)], 0, MINUTE + 9, MINUTE + 1).lines == ()
@@ -230,7 +230,7 @@ def test_minutes_from_before_the_tally_began_are_not_judged() -> None:
 def test_shards_are_judged_each_for_itself() -> None:
     whole = (stage("a"), stage("a", c=LEGS))
     torn = (stage("b"), stage())
-    held = {MINUTE: total("a", c=LEGS)}
+    held = {(MINUTE, "chain"): total("a", c=LEGS)}
     report = audit.judge([Shard(0, whole, whole, held), Shard(1, torn, torn, {})], 0, MINUTE, 0)
     assert [(line.shard, line.verdict) for line in report.lines] == [(0, "clean"), (1, "missing")]
 
@@ -239,8 +239,8 @@ def test_minute_of_an_earlier_cut_is_judged_as_a_whole() -> None:
     """Before, shard 0 had both; by the cut of today Postgres's second entry is shard 1's."""
     old = (stage("a", "b"), stage("a", "b", c=LEGS))
     new = (stage(minute=MINUTE + 1), stage())
-    first = Shard(0, old, old, {MINUTE: total("a", c=LEGS)})
-    second = Shard(1, new, new, {MINUTE: total("b", c=LEGS)})
+    first = Shard(0, old, old, {(MINUTE, "chain"): total("a", c=LEGS)})
+    second = Shard(1, new, new, {(MINUTE, "chain"): total("b", c=LEGS)})
     apart = audit.judge([first, second], 0, MINUTE + 9, 0)
     assert [line.verdict for line in apart.faults] == ["missing"]
     whole = audit.judge([first, second], 0, MINUTE + 9, 0, [])
@@ -249,11 +249,11 @@ def test_minute_of_an_earlier_cut_is_judged_as_a_whole() -> None:
 
 def test_shards_that_are_no_more_count_too() -> None:
     gone = Shard(1, (stage("b"), stage("b", c=LEGS)), (stage("b"), stage("b", c=LEGS)), {})
-    held = {MINUTE: total("a", "b", c=LEGS)}
+    held = {(MINUTE, "chain"): total("a", "b", c=LEGS)}
     kept = Shard(0, (stage("a"), stage("a", c=LEGS)), (stage("a"), stage("a", c=LEGS)), held)
     (line,) = audit.judge([kept], 0, MINUTE, 0, [gone]).lines
     assert (line.verdict, line.raw.n) == ("clean", 2)
-    lost = Shard(0, kept.before, kept.after, {MINUTE: total("a", c=LEGS)})
+    lost = Shard(0, kept.before, kept.after, {(MINUTE, "chain"): total("a", c=LEGS)})
     (line,) = audit.judge([lost], 0, MINUTE, 0, [gone]).lines
     assert (line.shard, line.verdict) == (audit.ALL_SHARDS, "missing")
 

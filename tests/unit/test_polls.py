@@ -7,7 +7,7 @@ from pipeline import polls
 from pipeline.clock import SECOND_NS
 from pipeline.errors import DecodeError
 from pipeline.models import PollGap, PollReport
-from pipeline.polls import MINUTE_NS
+from pipeline.polls import MINUTE_NS, Due
 
 START = 1_769_485_500 * SECOND_NS  # a whole minute
 
@@ -35,11 +35,20 @@ def test_due_are_those_answered_and_those_missed() -> None:
 
 def test_answered_polls_belong_to_the_minute_in_which_the_report_begins() -> None:
     told = report(gap(30, 90, 20), answered=9, since=START + 5 * SECOND_NS)
-    assert polls.due_by_minute(told) == {START: 9 + 10, START + MINUTE_NS: 10}
+    assert polls.due_by_minute(told) == {
+        START: Due(expected=9 + 10, us=10),
+        START + MINUTE_NS: Due(expected=10, us=10),
+    }
+
+
+def test_missed_polls_are_told_apart_by_cause() -> None:
+    theirs = msgspec.structs.replace(gap(30, 36, 2), cause="upstream")
+    (due,) = polls.due_by_minute(report(gap(10, 20, 3), theirs, answered=13)).values()
+    assert due == Due(expected=18, upstream=2, us=3)
 
 
 def test_poll_due_on_the_minute_belongs_to_the_minute_that_begins() -> None:
-    assert polls.due_by_minute(report(gap(60, 61, 1))) == {START + MINUTE_NS: 1}
+    assert polls.due_by_minute(report(gap(60, 61, 1))) == {START + MINUTE_NS: Due(1, 0, 1)}
 
 
 @pytest.mark.parametrize("missed", [1, 2, 7, 359, 7_258])
@@ -49,7 +58,7 @@ def test_missed_polls_are_spread_over_a_gap_and_none_gets_lost(missed: int) -> N
         (told.starts + number * (told.ends - told.starts) // missed) // MINUTE_NS * MINUTE_NS
         for number in range(missed)
     ]
-    expected = {minute: slow.count(minute) for minute in slow}
+    expected = {minute: Due(slow.count(minute), 0, slow.count(minute)) for minute in slow}
     assert polls.due_by_minute(report(told)) == expected
 
 

@@ -4,8 +4,9 @@ It works inside the transaction of whoever calls it, and commits nothing. It nev
 present: that is the business of who stores it.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import add
 
 import msgspec
 
@@ -63,10 +64,11 @@ async def _added(session: Session, reports: Sequence[Reported]) -> set[str]:
 
 
 async def _count_expected(session: Session, reports: Iterable[PollReport]) -> None:
-    counted: Counter[tuple[int, str, str]] = Counter()
+    counted: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for report in reports:
         for minute, due in polls.due_by_minute(report).items():
-            counted[minute, report.chain, report.provider] += due
+            line = counted[minute, report.chain, report.provider]
+            line[:] = map(add, line, (due.expected, due.upstream, due.us))
     if not counted:
         return
     # Two sessions that count in one order never wait for each other in a circle.
@@ -76,7 +78,9 @@ async def _count_expected(session: Session, reports: Iterable[PollReport]) -> No
         minutes=[to_datetime(minute) for (minute, _, _), _ in lines],
         symbols=[symbol for (_, symbol, _), _ in lines],
         providers=[provider for (_, _, provider), _ in lines],
-        counts=[count for _, count in lines],
+        expected=[counts[0] for _, counts in lines],
+        upstream=[counts[1] for _, counts in lines],
+        us=[counts[2] for _, counts in lines],
     )
 
 
