@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from pipeline.entries import Entry
+from workers.storage.reports import Reported
 from workers.storage.writer import Arrived
 
 READ_ENTRIES = 32  # the flat part of the cost curve of a read
@@ -21,10 +22,11 @@ ENOUGH_ROWS = 5_000
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An entry, and the chain in it; None where it carries none, and only wants its ack."""
+    """An entry, and the chain or the report in it; one with neither only wants its ack."""
 
     entry: Entry
-    arrived: Arrived | None
+    arrived: Arrived | None = None
+    reported: Reported | None = None
 
     @property
     def rows(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline import polls
 from pipeline.clock import to_datetime
-from pipeline.database import Session
+from pipeline.database import Database, Session
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError
 from pipeline.models import PollGap, PollReport
@@ -34,6 +34,12 @@ def reported_from(entry: Entry) -> Reported:
     if not entry.id:
         raise DecodeError("the entry has no message id, by which the ledger could know it")
     return Reported(entry.id, entry.stream_id, entry.ts, polls.decode_report(entry.data))
+
+
+async def add_reports(database: Database, reports: Sequence[Reported]) -> int:
+    """Write reports in a transaction of their own, as `write_reports` does."""
+    async with database.session() as session, session.transaction():
+        return await write_reports(session, reports)
 
 
 async def write_reports(session: Session, reports: Sequence[Reported]) -> int:

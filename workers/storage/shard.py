@@ -17,11 +17,12 @@ import msgspec
 from pipeline.database import Database
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError, RowsRejected, StoreError
-from pipeline.models import CONTRACT_LETTER_TYPE, ENRICHED_CHAIN_TYPE
+from pipeline.models import CONTRACT_LETTER_TYPE, ENRICHED_CHAIN_TYPE, ENRICHED_POLLS_TYPE
 from pipeline.runtime import Context, cancel, jittered, pause
 from pipeline.streams import Consumer
 from workers.storage.contracts import add_contract, letter_of
 from workers.storage.intake import READ_ENTRIES, Intake, Item
+from workers.storage.reports import Reported, add_reports, reported_from
 from workers.storage.writer import Arrived, Prepared, Refused, Writer, Written, arrived_from
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class _Batch(msgspec.Struct, frozen=True):
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What was written, and the message ids of chains of which nothing could be."""
+    """What was written, and the message ids of entries of which nothing could be."""
 
     written: Written
     rejected: dict[str, str]
@@ -98,10 +99,12 @@ class Shard:
     async def _open(self, entry: Entry) -> Item | None:
         """An entry with its chain; None where it did not decode, and was set aside."""
         self._read.add()
-        if entry.type not in (ENRICHED_CHAIN_TYPE, CONTRACT_LETTER_TYPE):
-            return Item(entry, None)
         try:
-            return Item(entry, arrived_from(entry))
+            if entry.type in (ENRICHED_CHAIN_TYPE, CONTRACT_LETTER_TYPE):
+                return Item(entry, arrived_from(entry))
+            if entry.type == ENRICHED_POLLS_TYPE:
+                return Item(entry, reported=reported_from(entry))
+            return Item(entry)
         except DecodeError as error:
             await self._consumer.dead_letter(entry, "undecodable", str(error))
             return None
@@ -139,6 +142,8 @@ class Shard:
                     if added is None:
                         return None
                     written = written.plus(added)
+            if not await self._write_reports(batch.items, rejected):
+                return None
         self._record_commit(time.perf_counter() - started)
         return _Outcome(written, rejected)
 
@@ -183,6 +188,26 @@ class Shard:
         if added is None:
             return None
         return Written(rows=1) if added else Written(known=1)
+
+    async def _write_reports(self, items: Sequence[Item], rejected: dict[str, str]) -> bool:
+        """Write the reports of a batch, after its chains; False if Postgres stayed away."""
+        reports = [item.reported for item in items if item.reported is not None]
+        together = [reports] if reports else []
+        while together:
+            some = together.pop()
+
+            async def write(some: Sequence[Reported] = some) -> int:
+                return await add_reports(self._database, some)
+
+            try:
+                if await self._until_answered(write) is None:
+                    return False
+            except RowsRejected as error:
+                if len(some) == 1:
+                    rejected[some[0].id] = str(error)
+                else:
+                    together += [[one] for one in some]
+        return True
 
     async def _until_written(
         self, chains: Sequence[Arrived], prepared: Prepared | None = None
@@ -229,7 +254,7 @@ class Shard:
         plain: list[Entry] = []
         for item in items:
             entry = item.entry
-            if item.arrived is not None and entry.id in outcome.rejected:
+            if entry.id in outcome.rejected:
                 error = outcome.rejected[entry.id]
                 await self._consumer.dead_letter(entry, "rejected", error)
             elif entry.stream_id in legs:
