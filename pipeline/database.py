@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import psycopg_pool
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
 from pipeline.errors import ConfigError, RowsRejected, StoreError, StoreUnavailable
@@ -32,6 +33,10 @@ _STREAM = "stream"
 _REJECTED_CLASSES = frozenset(("22", "23"))
 _UNAVAILABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
 _READ_ONLY = "25006"
+
+
+class _LeftEarly(Exception):
+    """There is more to come of a COPY that nobody reads on."""
 
 
 class Session:
@@ -100,12 +105,14 @@ class Session:
         COPY takes no parameters, so the driver writes them into the statement, quoted. Leaving the
         block before the end cancels the COPY.
         """
-        with _mapped():
+        with _mapped(), contextlib.suppress(_LeftEarly):
             async with (
                 self._connection.cursor() as cursor,
                 cursor.copy(statement(name), parameters) as copy,
             ):
                 yield aiter(copy)
+                if self._connection.info.transaction_status is TransactionStatus.ACTIVE:
+                    raise _LeftEarly  # the driver cancels what ends by an exception only
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, is_trial: bool = False) -> AsyncIterator[None]:

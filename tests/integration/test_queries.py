@@ -12,12 +12,11 @@ import pytest
 from psycopg import sql
 
 from pipeline import history
-from pipeline.clock import SECOND_NS, to_datetime
+from pipeline.clock import SECOND_NS
 from pipeline.database import Database
 from pipeline.errors import DecodeError, StoreUnavailable
 from pipeline.frames import leg_rows
 from pipeline.models import EnrichedChain, Smile, chain_symbol
-from pipeline.queries import queries
 from tests.support import chains
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import write
@@ -272,27 +271,6 @@ async def test_instruments_of_a_chain_run_by_strike(database: Database) -> None:
     assert [row["symbol"] for row in rows] == [row["symbol"] for row in leg_rows(series(1)[0])]
 
 
-async def test_history_of_a_contract_probes_the_key(database_url: str) -> None:
-    async with open_database(database_url) as database:
-        await write(database, *series(120))
-        await write(database, *series(120, expiry=OTHER_EXPIRY, underlying="BANKNIFTY"))
-        ids = [row["instrument_id"] for row in await history.instrument(database, CALL)]
-    plan = explained(
-        database_url,
-        "contract_history",
-        underlying="NIFTY",
-        expiry=chains.EXPIRY,
-        instrument_ids=ids,
-        providers=["dhan"],
-        start=to_datetime(0),
-        end=to_datetime(LAST_NS),
-        limit=100,
-    )
-    probes = [line for line in plan.splitlines() if "Index Cond" in line and "snap.ts" in line]
-    assert probes
-    assert "instrument_id = ANY" in probes[0]
-
-
 async def test_server_that_goes_away_is_unavailable_and_comes_back(
     wheel_server: PostgresServer,
 ) -> None:
@@ -307,10 +285,3 @@ async def test_server_that_goes_away_is_unavailable_and_comes_back(
                 wheel_server.start()
             rows = await history.contract_history(database, CALL, 0, LAST_NS, 10)
             assert len(rows) == 2
-
-
-def explained(url: str, name: str, **parameters: Any) -> str:
-    with psycopg.connect(url) as connection:
-        connection.execute("ANALYZE")
-        rows = connection.execute(f"EXPLAIN {queries()[name].text}".encode(), parameters).fetchall()
-    return "\n".join(row[0] for row in rows)
