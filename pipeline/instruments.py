@@ -6,7 +6,9 @@ order of time. Never touches the rows of snapshots.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,13 +17,21 @@ from numpy.typing import NDArray
 from pipeline.clock import to_datetime
 from pipeline.database import Database, Row, Session
 from pipeline.frames import decode_column
-from pipeline.models import NULL_INTEGER, ChainHeader, Kind, contract_symbols
+from pipeline.models import NULL_INTEGER, ChainHeader, Kind, chain_symbol, contract_symbols
 from pipeline.rows import NO_INSTRUMENT
 
 CACHED_CHAINS = 512  # of some 300 contracts each: a few megabytes
 _EVER_NS = 2**63 - 1
 
 Ids = NDArray[np.int32]
+
+
+class Source(NamedTuple):
+    """Of which chain definitions speak, and who gives them."""
+
+    underlying: str
+    expiry: date
+    provider: str
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -97,20 +107,29 @@ class Instruments:
         defined = [definition for definition in wanted if definition is not None]
         if not defined:
             return _Cached(np.full(header.n, NO_INSTRUMENT, np.int32), 0, _EVER_NS)
+        source = Source(header.underlying, header.expiry, header.provider)
         async with self._database.session() as session, session.transaction():
-            await session.fetch("lock_instruments", chain=header.chain)
-            known = await _known(session, header)
-            changes = decide(defined, known, header.ts_ingest)
-            if changes:
-                await _write(session, header, changes)
-                known = await _known(session, header)
-        held = {d.symbol: _holding(known.get(d.symbol, ()), header.ts_ingest) for d in defined}
+            held = await define(session, source, defined, header.ts_ingest)
         ids = [NO_INSTRUMENT if d is None else held[d.symbol].instrument_id for d in wanted]
         return _Cached(
             np.array(ids, np.int32),
             max(one.valid_from for one in held.values()),
             min(one.valid_to for one in held.values()),
         )
+
+
+async def define(
+    session: Session, source: Source, wanted: Sequence[Definition], ts_ingest: int
+) -> dict[str, Known]:
+    """Make definitions hold at an instant (ns), in a transaction; gives what holds, by symbol."""
+    chain = chain_symbol(source.underlying, source.expiry)
+    await session.fetch("lock_instruments", chain=chain)
+    known = await _known(session, source)
+    changes = decide(wanted, known, ts_ingest)
+    if changes:
+        await _write(session, source, ts_ingest, changes)
+        known = await _known(session, source)
+    return {one.symbol: _holding(known.get(one.symbol, ()), ts_ingest) for one in wanted}
 
 
 def decide(wanted: Iterable[Definition], known: dict[str, list[Known]], ts_ingest: int) -> Changes:
@@ -182,13 +201,13 @@ def _holding(versions: Iterable[Known], ts_ingest: int) -> Known:
     return next(v for v in versions if v.valid_from <= ts_ingest < v.valid_to)
 
 
-async def _known(session: Session, header: ChainHeader) -> dict[str, list[Known]]:
+async def _known(session: Session, source: Source) -> dict[str, list[Known]]:
     rows = await session.fetch(
-        "instruments_of_chain", underlying=header.underlying, expiry=header.expiry
+        "instruments_of_chain", underlying=source.underlying, expiry=source.expiry
     )
     known: dict[str, list[Known]] = {}
     for row in rows:
-        if row["provider"] == header.provider:
+        if row["provider"] == source.provider:
             known.setdefault(row["symbol"], []).append(_known_of(row))
     return known
 
@@ -203,8 +222,8 @@ def _known_of(row: Row) -> Known:
     )
 
 
-async def _write(session: Session, header: ChainHeader, changes: Changes) -> None:
-    at = to_datetime(header.ts_ingest)
+async def _write(session: Session, source: Source, ts_ingest: int, changes: Changes) -> None:
+    at = to_datetime(ts_ingest)
     if changes.end:
         await session.execute("end_instruments", instrument_ids=changes.end, valid_to=at)
     if changes.extend:
@@ -218,9 +237,9 @@ async def _write(session: Session, header: ChainHeader, changes: Changes) -> Non
         added = [definition for definition, _ in changes.add]
         await session.execute(
             "add_instruments",
-            underlying=header.underlying,
-            expiry=header.expiry,
-            provider=header.provider,
+            underlying=source.underlying,
+            expiry=source.expiry,
+            provider=source.provider,
             valid_from=at,
             symbols=[definition.symbol for definition in added],
             strikes=[definition.strike for definition in added],
