@@ -25,6 +25,10 @@ BENCHES = {
     ),
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),
+    "storage": (
+        "stockify.bench.storage",
+        "rows into Postgres beside the server alone and other drivers; reads",
+    ),
     "spine": ("stockify.bench.spine", "raw to Postgres throughput, raw to WebSocket latency"),
 }
 

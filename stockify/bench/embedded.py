@@ -33,17 +33,29 @@ def running(launch: Launch, log: Path) -> Iterator[int]:
     """The pid of what a launch describes; told to stop afterwards."""
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            launch.argv, env=dict(launch.env), cwd=launch.cwd, stdout=output, stderr=output
+            launch.argv,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            stdout=output,
+            stderr=output,
+            user=launch.user,
+            group=launch.group,
+            extra_groups=None if launch.user is None else (),
         )
     try:
         yield process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process, launch)
+
+
+def _stop(process: "subprocess.Popen[bytes]", launch: Launch) -> None:
+    for step in launch.stop:
+        process.send_signal(step.signal)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(step.seconds, STOP_S))
+            return
+    process.kill()
+    process.wait()
 
 
 def _wait_for(client: redis.Redis) -> None:

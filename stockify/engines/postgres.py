@@ -149,6 +149,15 @@ class Postgres:
             return path.read_text()
 
 
+def configuration(*, has_timescale: bool) -> str:
+    """What is written at the end of a new cluster's postgresql.conf."""
+    settings = dict(_SETTINGS) | {"shared_buffers": f"'{_shared_buffers_mb()}MB'"}
+    if has_timescale:
+        settings |= _TIMESCALE_SETTINGS
+    lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    return f"\n# Set by stockify for a small machine\n{lines}"
+
+
 def clear_left_over(data: Path) -> None:
     """Let a server that a killed instance left behind leave, and remove its stale pid file.
 
@@ -203,12 +212,8 @@ def _make_cluster(
         run_program(argv, account, environment, base)
     finally:
         password_file.unlink()
-    settings = dict(_SETTINGS) | {"shared_buffers": f"'{_shared_buffers_mb()}MB'"}
-    if programs.has_timescale:
-        settings |= _TIMESCALE_SETTINGS
     with open(half / "postgresql.conf", "a") as file:
-        file.write("\n# Set by stockify for a small machine\n")
-        file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        file.write(configuration(has_timescale=programs.has_timescale))
     run_program(
         (programs.program("postgres"), "--single", "-D", str(half), "postgres"),
         account,
