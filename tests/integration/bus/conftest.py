@@ -6,7 +6,8 @@ name that is its own and that all its keys have in theirs, and `own_server` wher
 or restarts one.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,24 @@ from tests.support import conformance, servers
 from tests.support.conformance import Target
 
 
-@pytest.fixture(scope="session", params=conformance.SHARED_KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Target]:
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Callable[[str], Target]]:
+    """Each server by its kind, started when first asked for: a cluster takes three seconds."""
+    started: dict[str, Target] = {}
+    with contextlib.ExitStack() as stack:
+
+        def server_of(kind: str) -> Target:
+            if kind not in started:
+                started[kind] = stack.enter_context(conformance.target(kind))
+            return started[kind]
+
+        yield server_of
+
+
+@pytest.fixture(params=conformance.SHARED_KINDS)
+def server(request: pytest.FixtureRequest, shared: Callable[[str], Target]) -> Target:
     """Each server in turn, shared by all tests: nobody stops it."""
-    with conformance.target(request.param) as target:
-        yield target
+    return shared(request.param)
 
 
 @pytest.fixture(params=conformance.KINDS)
@@ -38,5 +52,5 @@ def stream(request: pytest.FixtureRequest) -> str:
     """The name of a stream that nobody else has."""
     if "server" in request.fixturenames:
         target: Target = request.getfixturevalue("server")
-        return target.stream(request.node.name)
+        return target.stream(f"{request.path.stem}-{request.node.name}")
     return f"stream:own:{request.node.name}"
