@@ -20,6 +20,7 @@ from stockify.logs import RotatingLog
 
 READ_BYTES = 64 * 1024
 KILL_WAIT_S = 5.0  # a killed process that stays this long is stuck in the kernel
+GUARD_S = 15.0  # it has ended all that is left within ten, see there
 HURRY_S = 3.0  # what an engine gets when the user hurries; workers get nothing
 
 
@@ -188,7 +189,12 @@ class Guard:
         """Let it end; it looks once more for what is left."""
         self._close_pipe()
         if self._process is not None:
-            await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), GUARD_S)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -29,6 +29,7 @@ from tests.support.servers import free_port
 SECRET = "a secret of the tests, long enough for HS256"
 EPOCH = "e1"
 WAIT_S = 10.0
+STOP_S = 20.0  # above what the gateway gives its requests and sessions
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes long
 
 
@@ -181,7 +182,7 @@ async def running(
             yield Gateway(settings, redis, http, telemetry, stopping, topics, bounds)
     finally:
         stopping.set()
-        await serving
+        await asyncio.wait_for(serving, STOP_S)
         await redis.aclose()
         telemetry.close()
 

@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from pipeline import config, topics
 from pipeline.config import Settings
@@ -95,6 +98,7 @@ def killed_while_putting(settings: Settings, run: int, after_s: float) -> set[in
 @contextlib.contextmanager
 def forgetting(server: servers.RedisServer) -> Iterator[None]:
     """What is written inside is acknowledged by the server, and lost in a crash at the end."""
+    _until_written(server)
     log = server.directory / "appendonlydir"
     kept = server.directory / "kept"
     shutil.copytree(log, kept)
@@ -103,6 +107,16 @@ def forgetting(server: servers.RedisServer) -> Iterator[None]:
     shutil.rmtree(log)
     kept.rename(log)
     server.start()
+
+
+def _until_written(server: servers.RedisServer) -> None:
+    """Until the file has all that was acknowledged: a slow sync holds back what comes after it."""
+    deadline = time.monotonic() + servers.START_S
+    with redis.Redis.from_url(server.url) as client:
+        ask: Any = client.info  # redis-py leaves it untyped
+        while ask("persistence")["aof_buffer_length"]:
+            assert time.monotonic() < deadline, "the server does not write its file"
+            time.sleep(0.01)
 
 
 def forget_acknowledgements(directory: Path) -> None:

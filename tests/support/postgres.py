@@ -27,6 +27,7 @@ from tests.support.servers import free_port
 
 START_S = 30.0
 STOP_S = 20.0
+STATEMENT_S = 60.0  # making and dropping a database waits for every other backend
 CHROOT_SCRIPT = Path(__file__).with_name("timescale_chroot.sh")
 _CHROOT_PROGRAMS = "/usr/lib/postgresql/17/bin"
 _TEMPLATE = "stockify_template"
@@ -123,7 +124,10 @@ class PostgresServer:
                 self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _execute(self, statement: str) -> None:
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        bounded = f"-c statement_timeout={int(STATEMENT_S * 1_000)}"
+        with psycopg.connect(
+            self.url, autocommit=True, connect_timeout=int(STOP_S), options=bounded
+        ) as connection:
             connection.execute(statement.encode())
 
 
