@@ -10,6 +10,7 @@ The expiry rule is for tests and the simulator. A provider's own list of expirie
 """
 
 import enum
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -144,6 +145,17 @@ def next_open_ns(ts_ns: int, exchange: str = "NSE") -> int:
                 return max(ts_ns, start)
         day += _DAY
     raise ValueError(f"no session within {_LONGEST_CLOSURE_DAYS} days of the instant")
+
+
+def open_between(start_ns: int, end_ns: int, exchange: str = "NSE") -> Iterator[tuple[int, int]]:
+    """The intervals of [start_ns, end_ns) in which the exchange is open, oldest first."""
+    day = exchange_date(start_ns)
+    while start_ns < end_ns and day <= exchange_date(end_ns - 1):
+        found = session(day, exchange)
+        for opens, closes in found.intervals_ns if found else ():
+            if opens < end_ns and closes > start_ns:
+                yield max(opens, start_ns), min(closes, end_ns)
+        day += _DAY
 
 
 def trading_day_before(day: date, exchange: str = "NSE") -> date:

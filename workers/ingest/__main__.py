@@ -11,6 +11,7 @@ from pipeline.runtime import Context, run
 from pipeline.streams import open_outbox
 from workers.ingest.dhan_rest import DhanRest
 from workers.ingest.poller import Poller
+from workers.ingest.reporting import Reporter
 
 
 async def ingest(context: Context) -> None:
@@ -20,14 +21,15 @@ async def ingest(context: Context) -> None:
     await schemas.announce(context, schemas.RAW_TYPES)
     rest = DhanRest(settings.dhan_base_url, settings.dhan_client_id, lambda: _token(context))
     try:
-        async with (
-            open_outbox(context, _raw_stream(context)) as outbox,
-            asyncio.TaskGroup() as group,
-        ):
-            poller = Poller(context, rest, outbox)
+        async with open_outbox(context, _raw_stream(context)) as outbox:
+            reporter = Reporter(context, outbox)
+            poller = Poller(context, rest, outbox, reporter)
             context.telemetry.set_state("ready")
-            for underlying in chosen:
-                group.create_task(poller.follow(underlying))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reporter.work())
+                for underlying in chosen:
+                    group.create_task(poller.follow(underlying))
+            await reporter.finish()
     finally:
         await rest.close()
 

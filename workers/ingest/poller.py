@@ -22,24 +22,31 @@ from pipeline.limits import Budget
 from pipeline.models import RAW_CHAIN_TYPE, RAW_EXPIRIES_TYPE, RequestContext, chain_symbol
 from pipeline.runtime import Context, cancel, pause
 from pipeline.streams import Outbox
+from pipeline.streams.offers import Fate
 from workers.ingest import schedule
+from workers.ingest.books import BUDGET
 from workers.ingest.breaker import Breaker
 from workers.ingest.dhan_rest import Answer, DhanRest
+from workers.ingest.reporting import Reporter
 
 
 class Poller:
     """Keeps a poll running for each of the nearest chains of each underlying."""
 
-    def __init__(self, context: Context, rest: DhanRest, outbox: Outbox) -> None:
+    def __init__(
+        self, context: Context, rest: DhanRest, outbox: Outbox, reporter: Reporter
+    ) -> None:
         self._context = context
         self._rest = rest
         self._outbox = outbox
+        self._reporter = reporter
         outbox.listen(self._say_state)
         self._received = context.telemetry.counter("bodies_received", "answers with data")
         self._errors = context.telemetry.counter("provider_errors", "answers without data")
         self._record_age = context.telemetry.histogram("age_raw", "from receipt to the raw entry")
         self._troubled: dict[str, str] = {}
         self._lines: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._in_line: dict[str, set[str]] = defaultdict(set)
 
     async def follow(self, underlying: DhanUnderlying) -> None:
         """Poll the nearest chains of an underlying, whichever they come to be."""
@@ -53,12 +60,15 @@ class Poller:
                     continue
                 now = clock.now_ns()
                 wanted = schedule.nearest(listed, now, settings.expiries_per_underlying)
+                symbols = [chain_symbol(underlying.symbol, expiry) for expiry in wanted]
+                self._reporter.leave(underlying.symbol, symbols)
                 for expiry in polls.keys() - set(wanted):
                     await cancel(polls.pop(expiry))
                     # What was wrong with a chain that is polled no more is wrong no more.
                     self._troubled.pop(chain_symbol(underlying.symbol, expiry), None)
-                for expiry in wanted:
+                for expiry, symbol in zip(wanted, symbols, strict=True):
                     if expiry not in polls:
+                        self._reporter.follow(symbol, underlying.exchange)
                         polls[expiry] = asyncio.create_task(self._poll(underlying, expiry))
                 wait_s = schedule.seconds_to_relist(listed, now)
                 await self._pause(clock.wall_seconds(wait_s), polls)
@@ -92,6 +102,7 @@ class Poller:
         try:
             return list(map_expiries(answer.body, context, now).expiries)
         except DecodeError as error:
+            self._reporter.failed({underlying.symbol}, error)
             self._context.telemetry.log.warning("expiries_undecodable", error=str(error))
             await pause(self._context.stopping, schedule.RELIST_AFTER_FAILURE_S)
             return None
@@ -108,13 +119,13 @@ class Poller:
                 continue
             now = context.clock.now_ns()
             request = self._request_context(underlying, expiry, answer)
-            await self._append(RAW_CHAIN_TYPE, request, answer, now)
+            fate = await self._append(RAW_CHAIN_TYPE, request, answer, now)
+            self._reporter.received(symbol, now, answer.body, fate)
             if not (
                 context.settings.poll_closed_market or calendar.is_open(now, underlying.exchange)
             ):
-                await pause(
-                    context.stopping, context.clock.wall_seconds(schedule.CLOSED_INTERVAL_S)
-                )
+                wait_s = schedule.closed_pause_s(now, underlying.exchange)
+                await pause(context.stopping, context.clock.wall_seconds(wait_s))
 
     async def _ask(
         self, what: str, budget_key: str, breaker: Breaker, call: Callable[[], Awaitable[Answer]]
@@ -123,6 +134,7 @@ class Poller:
         try:
             answer = await self._in_turn(budget_key, breaker, what, call)
         except ProviderError as error:
+            self._reporter.failed({budget_key}, error)
             await self._leave_alone(what, breaker, error)
             return None
         if answer is not None:
@@ -145,20 +157,26 @@ class Poller:
         spacing_s = self._context.clock.wall_seconds(settings.chain_spacing_s)
         name = f"dhan:{settings.dhan_client_id}:{scope}"
         budget = Budget(self._context.redis, self._context.topics, name, spacing_s)
-        async with self._lines[scope]:
-            if not await self._slot(budget, spacing_s):
-                return None
-            try:
-                while True:
-                    try:
-                        return await call()
-                    except ProviderUnreachable as error:
-                        await self._leave_alone(what, breaker, error)
-                        if self._context.stopping.is_set():
-                            return None
-            finally:
-                with contextlib.suppress(BusUnavailable):
-                    await budget.hold(spacing_s * schedule.DISTANCE_FROM_ANSWER)
+        in_line = self._in_line[scope]
+        in_line.add(key)
+        try:
+            async with self._lines[scope]:
+                if not await self._slot(budget, spacing_s, key):
+                    return None
+                try:
+                    while True:
+                        try:
+                            return await call()
+                        except ProviderUnreachable as error:
+                            self._reporter.failed(in_line, error)  # nobody in it can ask
+                            await self._leave_alone(what, breaker, error)
+                            if self._context.stopping.is_set():
+                                return None
+                finally:
+                    with contextlib.suppress(BusUnavailable):
+                        await budget.hold(spacing_s * schedule.DISTANCE_FROM_ANSWER)
+        finally:
+            in_line.discard(key)
 
     async def _leave_alone(self, what: str, breaker: Breaker, error: ProviderError) -> None:
         """Say what went wrong and wait as long as it asks for."""
@@ -177,24 +195,29 @@ class Poller:
             self._say_state()
         await pause(self._context.stopping, wait_s)
 
-    async def _slot(self, budget: Budget, spacing_s: float) -> bool:
+    async def _slot(self, budget: Budget, spacing_s: float, key: str) -> bool:
         """Wait for the next slot of a budget; False when stopping instead."""
         try:
             wait_s = await budget.take(600.0)
         except BusUnavailable:
             wait_s = spacing_s  # alone we keep to the spacing; the budget is shared again later
+        if wait_s is None:
+            self._reporter.failed({key}, BUDGET)
+        else:
+            self._reporter.promised(key, wait_s)
         await pause(self._context.stopping, spacing_s if wait_s is None else wait_s)
         return not self._context.stopping.is_set() and wait_s is not None
 
     async def _append(
         self, kind: str, request: RequestContext, answer: Answer, ts_ingest: int
-    ) -> None:
+    ) -> Fate:
         context = self._context
         with context.telemetry.span("ingest") as traceparent:
             entry = raw_entry(kind, request, answer.body, ts_ingest, traceparent)
             stream = context.topics.raw(context.topics.shard_of(request.underlying))
-            await self._outbox.put(stream, entry)
+            fate = await self._outbox.put(stream, entry)
         self._record_age((context.clock.now_ns() - ts_ingest) / 1e9)
+        return fate
 
     def _request_context(
         self, underlying: DhanUnderlying, expiry: date | None, answer: Answer

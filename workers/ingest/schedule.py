@@ -3,12 +3,19 @@
 from collections.abc import Iterable
 from datetime import date
 
+from pipeline import calendar
 from pipeline.clock import SECOND_NS, expiry_ns
 
 CLOSED_INTERVAL_S = 300.0  # a closed market's chain does not change; one look tells a restart
 DISTANCE_FROM_ANSWER = 0.975  # of the spacing: 3.02 s after an answer, where 3.0 is refused
 RELIST_INTERVAL_S = 3_600.0
 RELIST_AFTER_FAILURE_S = 15.0
+
+
+def closed_pause_s(now_ns: int, exchange: str) -> float:
+    """Market seconds until a chain of a closed exchange is polled again: when it opens at last."""
+    opens_ns = calendar.next_open_ns(now_ns, exchange)
+    return min(CLOSED_INTERVAL_S, max(0.0, (opens_ns - now_ns) / SECOND_NS))
 
 
 def nearest(expiries: Iterable[date], now_ns: int, count: int) -> list[date]:
