@@ -1,0 +1,192 @@
+"""How the server answers reads: by an index, and of the days that are asked for alone."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from pipeline import history
+from pipeline.clock import SECOND_NS
+from pipeline.database import Database, Row, Session
+from pipeline.newest import newest_of_chain, newest_of_underlying
+from pipeline.queries import queries
+from pipeline.series import chain_series, iv_history
+from stockify.bench.storage.past import Past, fill
+from tests.support.postgres import PostgresServer, open_database
+
+PAST = Past(days=4, snapshots=150, strikes=8)
+BIG = ("market_snapshots", "option_contracts")
+INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Heap Scan")
+MIDDLE = 2  # the day that is asked about
+CHAIN = ("NIFTY", date(2026, 1, 27))
+CALL = "NIFTY-20260127-25000-CE"
+START_NS = int(PAST.session_start(MIDDLE).timestamp()) * SECOND_NS
+NOON_NS = START_NS + 11_000 * SECOND_NS
+END_NS = START_NS + 30_000 * SECOND_NS
+
+Read = Callable[[Database], Awaitable[Any]]
+
+
+class Scan(NamedTuple):
+    """A table that a plan looks into: which one, how, how many rows it gave, and the condition."""
+
+    table: str
+    kind: str
+    rows: float
+    condition: str
+
+
+class Asked(NamedTuple):
+    """A named query as it was asked."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["plain", "timescale"])
+def past_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with four days in it, on each kind of server in turn."""
+    name = "wheel_server" if request.param == "plain" else "timescale_server"
+    server: PostgresServer = request.getfixturevalue(name)
+    with server.database() as url:
+        fill(url, PAST, lambda said: None)
+        yield url
+
+
+@pytest.fixture
+async def database(past_url: str) -> AsyncIterator[Database]:
+    async with open_database(past_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """Every named query that is fetched from now on."""
+    noted: list[Asked] = []
+    fetch = Session.fetch
+
+    async def noting(session: Session, name: str, /, **parameters: Any) -> list[Row]:
+        noted.append(Asked(name, parameters))
+        return await fetch(session, name, **parameters)
+
+    monkeypatch.setattr(Session, "fetch", noting)
+    return noted
+
+
+async def streamed(database: Database) -> None:
+    """The stream is no fetch, so what it asks is fetched beside."""
+    parameters = {"start": PAST.session_start(MIDDLE), "end": PAST.instant(MIDDLE, 20, 0)}
+    chain = {"underlying": CHAIN[0], "expiry": CHAIN[1], "rev": None}
+    assert await database.fetch("legs_between", **parameters, **chain)
+
+
+READS: dict[str, Read] = {
+    "contract": lambda d: history.contract_history(d, CALL, START_NS, END_NS, 100),
+    "contract newest first": lambda d: history.contract_history(
+        d, CALL, START_NS, END_NS, 100, newest_first=True
+    ),
+    "chain": lambda d: history.underlying_history(d, *CHAIN, START_NS, END_NS, 100),
+    "underlying": lambda d: history.underlying_history(d, CHAIN[0], None, START_NS, END_NS, 100),
+    "underlying newest first": lambda d: history.underlying_history(
+        d, CHAIN[0], None, START_NS, END_NS, 100, newest_first=True
+    ),
+    "chain as of": lambda d: history.chain_as_of(d, *CHAIN, NOON_NS),
+    "newest of a chain": lambda d: newest_of_chain(d, *CHAIN, NOON_NS),
+    "newest of an underlying": lambda d: newest_of_underlying(d, CHAIN[0], NOON_NS),
+    "series": lambda d: chain_series(d, *CHAIN, START_NS, END_NS, 300),
+    "iv": lambda d: iv_history(d, CALL, START_NS, END_NS, 300),
+    "stream": streamed,
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", READS)
+async def test_read_uses_an_index_and_the_days_it_asks_for(
+    past_url: str, database: Database, asked: list[Asked], name: str, mode: str
+) -> None:
+    """Also where the server has planned once for all parameters, as it may after five times."""
+    await READS[name](database)
+    scans = [scan for query in asked for scan in scans_of(past_url, query, mode)]
+    day_of = days_of_tables(past_url)
+    big = [scan for scan in scans if scan.table in day_of]
+    assert big
+    for scan in big:
+        assert scan.kind in INDEXED, scan
+        assert "ts" in scan.condition, scan
+        assert day_of[scan.table] == PAST.day(MIDDLE), scan
+
+
+async def test_read_of_a_year_still_stops_at_its_page(
+    past_url: str, database: Database, asked: list[Asked]
+) -> None:
+    """A page of a range without end reads a page, not the range."""
+    await history.contract_history(database, CALL, 0, 2**62, 50)
+    await history.underlying_history(database, *CHAIN, 0, 2**62, 50)
+    day_of = days_of_tables(past_url)
+    for query in asked:
+        scans = [scan for scan in scans_of(past_url, query) if scan.table in day_of]
+        assert {day_of[scan.table] for scan in scans} <= {PAST.day(0)}
+        assert sum(scan.rows for scan in scans) <= 100
+
+
+async def test_legs_at_instants_are_one_scan_of_the_key(
+    past_url: str, database: Database, asked: list[Asked]
+) -> None:
+    await history.contract_history(database, CALL, START_NS, END_NS, 100)
+    (query,) = [query for query in asked if query.name == "legs_at"]
+    (scan,) = scans_of(past_url, query)
+    assert "ts = ANY" in scan.condition
+    assert "instrument_id = ANY" in scan.condition
+
+
+def scans_of(url: str, query: Asked, mode: str = "force_custom_plan") -> list[Scan]:
+    """The scans of a query that came to be executed, in a plan for these parameters or for any."""
+    text = queries()[query.name].text
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    with psycopg.connect(url) as connection:
+        connection.execute(f"SET plan_cache_mode = {mode}".encode())
+        connection.execute(text.encode(), query.parameters, prepare=True)
+        ((prepared,),) = connection.execute(
+            "SELECT name FROM pg_prepared_statements WHERE NOT from_sql"
+        ).fetchall()
+        explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE {prepared}"
+        if names:
+            explain += f" ({', '.join(['%s'] * len(names))})"
+        ((found,),) = (
+            psycopg.ClientCursor(connection)
+            .execute(explain.encode(), [query.parameters[name] for name in names])
+            .fetchall()
+        )
+    return list(_scans(found[0]["Plan"]))
+
+
+def days_of_tables(url: str) -> dict[str, date]:
+    """The UTC day of every partition or chunk of the big tables."""
+    with psycopg.connect(url) as connection:
+        is_plain = connection.execute(
+            "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
+        ).fetchone() == (0,)
+        if is_plain:
+            return {
+                f"{table}_{day:%Y%m%d}": day
+                for table in BIG
+                for day in (PAST.day(number) for number in range(PAST.days))
+            }
+        rows = connection.execute(
+            "SELECT chunk_name, (range_start AT TIME ZONE 'UTC')::date"
+            " FROM timescaledb_information.chunks WHERE hypertable_name = ANY(%s)",
+            [list(BIG)],
+        ).fetchall()
+    return dict(rows)
+
+
+def _scans(node: dict[str, Any]) -> Iterator[Scan]:
+    if node.get("Relation Name") and node["Actual Loops"] and node["Node Type"] != "Custom Scan":
+        condition = str(node.get("Index Cond", node.get("Recheck Cond", "")))
+        rows = node["Actual Rows"] * node["Actual Loops"]
+        yield Scan(node["Relation Name"], node["Node Type"], rows, condition)
+    for child in node.get("Plans", ()):
+        yield from _scans(child)
