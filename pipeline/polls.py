@@ -12,7 +12,7 @@ import msgspec
 from pipeline.clock import SECOND_NS
 from pipeline.entries import NewEntry
 from pipeline.errors import DecodeError
-from pipeline.models import RAW_POLLS_TYPE, ChainId, PollGap, PollReport, parse_symbol
+from pipeline.models import RAW_POLLS_TYPE, ChainId, PollReport, parse_symbol
 
 MINUTE_NS = 60 * SECOND_NS
 REVISION = 1  # of the enriched entry: the same whatever revision calculates the chains
@@ -70,7 +70,8 @@ def due_by_minute(report: PollReport) -> dict[int, Due]:
         due[_minute(report.since)].expected += report.answered
     for gap in report.gaps:
         for minute in range(_minute(gap.starts), gap.ends, MINUTE_NS):
-            inside = _missed_before(gap, minute + MINUTE_NS) - _missed_before(gap, minute)
+            until = minute + MINUTE_NS
+            inside = missed_between(gap.starts, gap.ends, gap.missed, minute, until)
             if inside:
                 due[minute].expected += inside
                 due[minute].upstream += inside if gap.cause == "upstream" else 0
@@ -78,11 +79,15 @@ def due_by_minute(report: PollReport) -> dict[int, Due]:
     return dict(due)
 
 
-def _missed_before(gap: PollGap, instant: int) -> int:
-    """How many of the polls that a gap missed were due before an instant."""
-    length = gap.ends - gap.starts
-    passed = min(max(instant - gap.starts, 0), length)
-    return -(-passed * gap.missed // length)  # rounded up: the first was due at the start
+def missed_between(starts: int, ends: int, missed: int, since: int, until: int) -> int:
+    """Of the polls that a gap [starts, ends) missed, those that were due in [since, until)."""
+    length = ends - starts
+
+    def before(instant: int) -> int:
+        passed = min(max(instant - starts, 0), length)
+        return -(-passed * missed // length)  # rounded up: the first was due at the start
+
+    return before(until) - before(since)
 
 
 def _minute(instant: int) -> int:

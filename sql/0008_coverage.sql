@@ -14,6 +14,9 @@ CREATE TABLE coverage (
     CONSTRAINT coverage_expected CHECK (expected >= missed_upstream + missed_us)
 );
 
+-- Minutes come in about their order: a few ranges of blocks say where a day is, at next to no cost.
+CREATE INDEX coverage_by_minute ON coverage USING brin (minute) WITH (pages_per_range = 16);
+
 CREATE TABLE gaps (
     starts timestamptz NOT NULL,
     ends timestamptz NOT NULL,

@@ -1,12 +1,12 @@
 """What reports of polls come to in Postgres, and what is read of them again."""
 
 import itertools
-from collections.abc import Sequence
 
 import psycopg
-import pytest
 
-from pipeline.clock import SECOND_NS, to_ns
+from pipeline import coverage
+from pipeline.clock import SECOND_NS, to_datetime, to_ns
+from pipeline.coverage import Counts, Gap
 from pipeline.models import Cause, PollGap, PollReport
 from pipeline.polls import MINUTE_NS, raw_report
 from tests.support.postgres import open_database
@@ -91,21 +91,25 @@ async def test_report_that_is_rolled_back_counts_when_it_comes_again(
     assert gaps(plain_database_url) == [(20, 38.6, 6, "upstream", "a")]
 
 
-PIECES = (
-    reported(0, 10, gap(30, 60, 10)),
-    reported(1, 0, gap(60, 120, 19, detail="b")),
-    reported(2, 15, gap(120, 133.3, 5)),
-)
+def pieces(chain: str) -> list[Reported]:
+    """An outage over three minutes, as it is reported."""
+    return [
+        reported(0, 10, gap(30, 60, 10), chain=chain),
+        reported(1, 0, gap(60, 120, 19, detail="b"), chain=chain),
+        reported(2, 15, gap(120, 133.3, 5), chain=chain),
+    ]
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(PIECES)), ids=lambda _: "order")
 async def test_failures_that_touch_are_one_gap_in_whatever_order_they_come(
-    plain_database_url: str, order: Sequence[Reported]
+    plain_database_url: str,
 ) -> None:
-    for told in order:
-        await write(plain_database_url, told)
-    assert gaps(plain_database_url) == [(30, 133.3, 34, "upstream", "a")]
-    assert expected(plain_database_url) == [(0, 20, 10, 0), (1, 19, 19, 0), (2, 20, 5, 0)]
+    for number, order in enumerate(itertools.permutations(range(3))):
+        chain = f"NIFTY-2026020{number + 1}"
+        for told in (pieces(chain)[place] for place in order):
+            await write(plain_database_url, told)
+    assert gaps(plain_database_url) == 6 * [(30, 133.3, 34, "upstream", "a")]
+    lines = expected(plain_database_url)
+    assert lines == 6 * [(0, 20, 10, 0)] + 6 * [(1, 19, 19, 0)] + 6 * [(2, 20, 5, 0)]
 
 
 async def test_other_causes_chains_and_later_failures_are_gaps_of_their_own(
@@ -143,3 +147,57 @@ async def test_outage_of_hours_is_one_gap_and_is_expected_by_the_minute(
     assert {line[1] for line in lines} <= {19, 20}
     assert sum(line[3] for line in lines) == 2_323
     assert gaps(plain_database_url) == [(0, 7_200, 2_323, "us", "not_running")]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def at(seconds: float) -> int:
+    return START + int(seconds * SECOND_NS)
+
+
+async def count_present(url: str, chain: str, *counts: int) -> None:
+    with psycopg.connect(url) as connection:
+        for minute, count in enumerate(counts):
+            connection.execute(
+                "INSERT INTO coverage (minute, symbol, provider, present) VALUES (%s, %s, %s, %s)",
+                (to_datetime(START + minute * MINUTE_NS), chain, "dhan", count),
+            )
+
+
+async def test_coverage_of_a_chain_says_what_is_missing_and_why(database_url: str) -> None:
+    await count_present(database_url, CHAIN, 14, 20, 0)
+    await write(
+        database_url,
+        reported(0, 14, gap(20, 38.6, 6)),
+        reported(1, 20),
+        reported(2, 0, gap(120, 180, 20, "us", "token")),
+    )
+    async with open_database(database_url) as database:
+        found = await coverage.coverage(database, CHAIN, at(-60), at(150))
+        assert found.counts == Counts(expected=60, present=34, upstream=6, us=20)
+        assert found.gaps == (
+            Gap(at(-60), at(0), "closed"),
+            Gap(at(20), at(38.6), "upstream", CHAIN, "a", 6),
+            Gap(at(120), at(150), "us", CHAIN, "token", 10),
+        )
+        contract = await coverage.coverage(database, f"{CHAIN}-25000-CE", at(0), at(60))
+        assert contract.chains == {CHAIN: contract.counts} == {CHAIN: Counts(20, 14, 6, 0)}
+        assert await coverage.minutes_of(database, CHAIN, at(61), at(119)) == [
+            (at(60), Counts(20, 20, 0, 0))
+        ]
+
+
+async def test_coverage_of_an_underlying_has_all_of_its_chains_and_no_others(
+    plain_database_url: str,
+) -> None:
+    others = ("NIFTY-20260203", "BANKNIFTY-20260127", "NIFTYNXT50-20260127")
+    for chain in (CHAIN, *others):
+        await write(plain_database_url, reported(0, 14, gap(20, 38.6, 6), chain=chain))
+    async with open_database(plain_database_url) as database:
+        found = await coverage.coverage(database, "NIFTY", at(0), at(60))
+        nothing = await coverage.coverage(database, "FINNIFTY", at(0), at(60))
+    assert set(found.chains) == {CHAIN, "NIFTY-20260203"}
+    assert found.counts == Counts(expected=40, upstream=12)
+    assert [gap.symbol for gap in found.gaps] == [CHAIN, "NIFTY-20260203"]
+    assert (nothing.counts, nothing.chains, nothing.gaps) == (Counts(), {}, ())
