@@ -1,5 +1,6 @@
 """How the server answers reads: by an index, and of the days that are asked for alone."""
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import date
@@ -17,7 +18,7 @@ from pipeline.series import chain_series, iv_history
 from stockify.bench.storage.past import Past, fill
 from tests.support.postgres import PostgresServer, open_database
 
-PAST = Past(days=4, snapshots=150, strikes=8)
+PAST = Past(days=4, snapshots=300, strikes=8)
 BIG = ("market_snapshots", "option_contracts")
 INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Heap Scan")
 MIDDLE = 2  # the day that is asked about
@@ -46,14 +47,70 @@ class Asked(NamedTuple):
     parameters: dict[str, Any]
 
 
+class Explaining:
+    """Explains queries on one connection; `day_of` is the UTC day of each partition or chunk."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._client = psycopg.ClientCursor(connection)
+        self._server = connection
+        self._server.prepared_max = 1
+        self._server.prepare_threshold = 1_000_000  # only what is told to be
+        self.day_of = self._days()
+
+    def scans_of(self, query: Asked, mode: str = "force_custom_plan") -> list[Scan]:
+        """The scans that came to be executed, in a plan for these parameters or for any."""
+        text = queries()[query.name].text
+        names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+        self._server.execute(f"SET plan_cache_mode = {mode}".encode())
+        self._server.execute(text.encode(), query.parameters, prepare=True)
+        ((prepared,),) = self._server.execute(
+            "SELECT name FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1"
+        ).fetchall()
+        explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE {prepared}"
+        if names:
+            explain += f" ({', '.join(['%s'] * len(names))})"
+        values = [query.parameters[name] for name in names]
+        ((found,),) = self._client.execute(explain.encode(), values).fetchall()
+        return [scan for scan in _scans(found[0]["Plan"]) if scan.table in self.day_of]
+
+    @contextlib.contextmanager
+    def without_indexes(self) -> Iterator[None]:
+        """As if the tables had none."""
+        kinds = ("indexscan", "indexonlyscan", "bitmapscan")
+        for value in ("off", "on"):
+            for kind in kinds:
+                self._server.execute(f"SET enable_{kind} = {value}".encode())
+            if value == "off":
+                yield
+
+    def _days(self) -> dict[str, date]:
+        is_there = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
+        if self._server.execute(is_there.encode()).fetchone() == (0,):
+            days = [PAST.day(number) for number in range(PAST.days)]
+            return {f"{table}_{day:%Y%m%d}": day for table in BIG for day in days}
+        rows = self._server.execute(
+            "SELECT chunk_name, (range_start AT TIME ZONE 'UTC')::date"
+            " FROM timescaledb_information.chunks WHERE hypertable_name = ANY(%s)",
+            [list(BIG)],
+        ).fetchall()
+        return dict(rows)
+
+
 @pytest.fixture(scope="module", params=["plain", "timescale"])
 def past_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database with four days in it, on each kind of server in turn."""
     name = "wheel_server" if request.param == "plain" else "timescale_server"
     server: PostgresServer = request.getfixturevalue(name)
     with server.database() as url:
-        fill(url, PAST, lambda said: None)
+        fill(url, PAST, lambda said: None, beside=False)
         yield url
+
+
+@pytest.fixture(scope="module")
+def explaining(past_url: str) -> Iterator[Explaining]:
+    """What explains queries there."""
+    with psycopg.connect(past_url, autocommit=True) as connection:
+        yield Explaining(connection)
 
 
 @pytest.fixture
@@ -102,85 +159,48 @@ READS: dict[str, Read] = {
 }
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("name", READS)
 async def test_read_uses_an_index_and_the_days_it_asks_for(
-    past_url: str, database: Database, asked: list[Asked], name: str, mode: str
+    explaining: Explaining, database: Database, asked: list[Asked], name: str
 ) -> None:
     """Also where the server has planned once for all parameters, as it may after five times."""
     await READS[name](database)
-    scans = [scan for query in asked for scan in scans_of(past_url, query, mode)]
-    day_of = days_of_tables(past_url)
-    big = [scan for scan in scans if scan.table in day_of]
-    assert big
-    for scan in big:
-        assert scan.kind in INDEXED, scan
-        assert "ts" in scan.condition, scan
-        assert day_of[scan.table] == PAST.day(MIDDLE), scan
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        scans = [scan for query in asked for scan in explaining.scans_of(query, mode)]
+        assert scans
+        for scan in scans:
+            assert scan.kind in INDEXED, (mode, scan)
+            assert "ts" in scan.condition, (mode, scan)
+            assert explaining.day_of[scan.table] == PAST.day(MIDDLE), (mode, scan)
 
 
-async def test_read_of_a_year_still_stops_at_its_page(
-    past_url: str, database: Database, asked: list[Asked]
+async def test_page_of_a_range_without_end_reads_a_page(
+    explaining: Explaining, database: Database, asked: list[Asked]
 ) -> None:
-    """A page of a range without end reads a page, not the range."""
     await history.contract_history(database, CALL, 0, 2**62, 50)
     await history.underlying_history(database, *CHAIN, 0, 2**62, 50)
-    day_of = days_of_tables(past_url)
     for query in asked:
-        scans = [scan for scan in scans_of(past_url, query) if scan.table in day_of]
-        assert {day_of[scan.table] for scan in scans} <= {PAST.day(0)}
+        scans = explaining.scans_of(query)
+        assert {explaining.day_of[scan.table] for scan in scans} <= {PAST.day(0)}
         assert sum(scan.rows for scan in scans) <= 100
 
 
 async def test_legs_at_instants_are_one_scan_of_the_key(
-    past_url: str, database: Database, asked: list[Asked]
+    explaining: Explaining, database: Database, asked: list[Asked]
 ) -> None:
     await history.contract_history(database, CALL, START_NS, END_NS, 100)
     (query,) = [query for query in asked if query.name == "legs_at"]
-    (scan,) = scans_of(past_url, query)
+    (scan,) = explaining.scans_of(query)
     assert "ts = ANY" in scan.condition
     assert "instrument_id = ANY" in scan.condition
 
 
-def scans_of(url: str, query: Asked, mode: str = "force_custom_plan") -> list[Scan]:
-    """The scans of a query that came to be executed, in a plan for these parameters or for any."""
-    text = queries()[query.name].text
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
-    with psycopg.connect(url) as connection:
-        connection.execute(f"SET plan_cache_mode = {mode}".encode())
-        connection.execute(text.encode(), query.parameters, prepare=True)
-        ((prepared,),) = connection.execute(
-            "SELECT name FROM pg_prepared_statements WHERE NOT from_sql"
-        ).fetchall()
-        explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE {prepared}"
-        if names:
-            explain += f" ({', '.join(['%s'] * len(names))})"
-        ((found,),) = (
-            psycopg.ClientCursor(connection)
-            .execute(explain.encode(), [query.parameters[name] for name in names])
-            .fetchall()
-        )
-    return list(_scans(found[0]["Plan"]))
-
-
-def days_of_tables(url: str) -> dict[str, date]:
-    """The UTC day of every partition or chunk of the big tables."""
-    with psycopg.connect(url) as connection:
-        is_plain = connection.execute(
-            "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
-        ).fetchone() == (0,)
-        if is_plain:
-            return {
-                f"{table}_{day:%Y%m%d}": day
-                for table in BIG
-                for day in (PAST.day(number) for number in range(PAST.days))
-            }
-        rows = connection.execute(
-            "SELECT chunk_name, (range_start AT TIME ZONE 'UTC')::date"
-            " FROM timescaledb_information.chunks WHERE hypertable_name = ANY(%s)",
-            [list(BIG)],
-        ).fetchall()
-    return dict(rows)
+def test_scan_of_everything_is_noticed(explaining: Explaining) -> None:
+    days = {"start": PAST.session_start(0), "end": PAST.session_start(PAST.days)}
+    with explaining.without_indexes():
+        scans = explaining.scans_of(Asked("uneven_instants", days))
+    assert {explaining.day_of[scan.table] for scan in scans} == set(explaining.day_of.values())
+    assert {scan.kind for scan in scans} == {"Seq Scan"}
 
 
 def _scans(node: dict[str, Any]) -> Iterator[Scan]:

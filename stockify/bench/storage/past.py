@@ -79,21 +79,27 @@ class Past(msgspec.Struct, frozen=True):
         return at + datetime.timedelta(milliseconds=100 * chain)
 
 
-def fill(url: str, past: Past, say: Callable[[str], None]) -> None:
-    """Load a migrated, empty database, and the same rows into plain heaps of another schema."""
+def fill(url: str, past: Past, say: Callable[[str], None], *, beside: bool = True) -> None:
+    """Load a migrated, empty database; `beside`: the same rows into heaps of a schema too."""
     with psycopg.connect(url, autocommit=True) as connection:
         days = [past.day(number) for number in range(past.days)]
         connection.execute(statement("make_days"), {"days": days})
         ids = [_instruments(connection, past, *named) for named in UNDERLYINGS]
-        connection.execute(statement("bench_make_unpartitioned"))
-        connection.execute(statement("bench_make_heap_of_snapshots"))
-        connection.execute(statement("bench_make_heap_of_contracts"))
-        for where in ("bench_read_public", "bench_read_unpartitioned"):
-            connection.execute(statement(where))
-            _add_snapshots(connection, past)
-            _copy_contracts(connection, past, np.concatenate(ids, axis=None))
-            say(f"{past.legs:,} contract rows are loaded, {where.rsplit('_', 1)[1]}")
+        _load(connection, past, np.concatenate(ids, axis=None))
+        say(f"{past.legs:,} contract rows are loaded")
+        if beside:
+            connection.execute(statement("bench_make_unpartitioned"))
+            connection.execute(statement("bench_make_heap_of_snapshots"))
+            connection.execute(statement("bench_make_heap_of_contracts"))
+            connection.execute(statement("bench_read_unpartitioned"))
+            _load(connection, past, np.concatenate(ids, axis=None))
+            say("and once more in one heap")
         connection.execute(statement("bench_vacuum"))
+
+
+def _load(connection: psycopg.Connection, past: Past, ids: NDArray[np.int32]) -> None:
+    _add_snapshots(connection, past)
+    _copy_contracts(connection, past, ids)
 
 
 def _instruments(
