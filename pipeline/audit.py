@@ -11,7 +11,8 @@ import msgspec
 from pipeline.streams.tallies import NONE, Bucket, Count, Stage, merged
 
 # Of what is enriched, those have a line in the ledger; of expiries nothing goes to Postgres.
-STORED_KINDS = frozenset(("chain", "polls"))
+CHAIN_KIND = "chain"
+STORED_KINDS = frozenset((CHAIN_KIND, "polls"))
 PROCESSOR, STORAGE = "processor", "storage"  # whose finishing the later stages show
 ENRICHED, POSTGRES = "enriched", "Postgres"
 ALL_SHARDS = -1
@@ -69,10 +70,54 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         return self.verdict in _FAULTS
 
 
+class Covered(msgspec.Struct, frozen=True, kw_only=True):
+    """One minute of a chain as its coverage says, and how many of its snapshots are `stored`.
+
+    `upstream` and `us` of the polls `expected` brought nothing, and why is known.
+    """
+
+    minute: int
+    symbol: str
+    expected: int
+    present: int
+    upstream: int
+    us: int
+    stored: int
+
+    @property
+    def is_miscounted(self) -> bool:
+        """Whether coverage and ledger do not agree on what is there."""
+        return self.present != self.stored
+
+    @property
+    def absent(self) -> int:
+        """Snapshots that were received, as it is said, and are not there."""
+        return max(0, self.expected - self.upstream - self.us - self.present)
+
+
 class Report(msgspec.Struct, frozen=True):
-    """Every judged minute, oldest first."""
+    """Every judged minute, oldest first, and what coverage says of the same minutes."""
 
     lines: tuple[Line, ...]
+    covered: tuple[Covered, ...] = ()
+
+    @property
+    def miscounted(self) -> tuple[Covered, ...]:
+        """The minutes in which coverage counts other snapshots than are there."""
+        return tuple(one for one in self.covered if one.is_miscounted)
+
+    @property
+    def unaccounted(self) -> int:
+        """Snapshots that were received and are neither there, nor on their way, nor set aside."""
+        absent = sum(one.absent for one in self.covered)
+        chains = [line for line in self.lines if line.kind == CHAIN_KIND]
+        known = sum(line.in_flight + line.raw_dead + line.enriched_dead for line in chains)
+        return max(0, absent - known)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is missing or double, and coverage says what is there."""
+        return not (self.faults or self.miscounted or self.unaccounted)
 
     @property
     def faults(self) -> tuple[Line, ...]:
@@ -166,14 +211,13 @@ def is_double(line: Line, identities: Collection[int]) -> bool:
 
 def with_doubles(report: Report, doubles: Collection[Line]) -> Report:
     """The same report, with those lines called double."""
-    return Report(
-        tuple(
-            msgspec.structs.replace(line, verdict=DOUBLE, where=ENRICHED, off=NONE.less(line.off))
-            if line in doubles
-            else line
-            for line in report.lines
-        )
+    lines = tuple(
+        msgspec.structs.replace(line, verdict=DOUBLE, where=ENRICHED, off=NONE.less(line.off))
+        if line in doubles
+        else line
+        for line in report.lines
     )
+    return msgspec.structs.replace(report, lines=lines)
 
 
 def _line(shard: Shard, bucket: Bucket, *, is_first: bool) -> Line:

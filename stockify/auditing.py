@@ -1,4 +1,5 @@
-"""Gathers what `pipeline.audit` compares: the tallies of every shard, and Postgres between them.
+"""Gathers what `pipeline.audit` compares: the tallies of every shard, and Postgres between them,
+ledger and coverage.
 
 Redis is read before and after Postgres, so that a minute in which anything was at work meanwhile is
 known for one; a fault is believed when it is still there on reading again.
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline import audit, layout
-from pipeline.audit import PROCESSOR, STORAGE, Line, Report, Shard
+from pipeline.audit import PROCESSOR, STORAGE, Covered, Line, Report, Shard
 from pipeline.clock import to_datetime
 from pipeline.database import Database
 from pipeline.runtime import Redis
@@ -57,7 +58,7 @@ class Auditor:
         deadline = time.monotonic() + wait_s
         while True:
             report = await self._once(minutes)
-            if not report.faults or time.monotonic() >= deadline:
+            if report.is_clean or time.monotonic() >= deadline:
                 return report
             await asyncio.sleep(AGAIN_S)
 
@@ -73,7 +74,9 @@ class Auditor:
         if not known:
             return Report(())
         last = _last(before) + 1 if minutes.last is None else minutes.last
-        stored = await self._stored(max(minutes.first, min(known)), last)
+        first = max(minutes.first, min(known))
+        stored = await self._stored(first, last)
+        covered = await self._covered(first, last)
         after = [await self._stages(way) for way in ways]
         shards = [
             Shard(number, before[number], after[number], stored.get(number, {}))
@@ -83,6 +86,7 @@ class Auditor:
         report = audit.judge(
             shards[:count], minutes.first, last, minutes.horizon, shards[count:] if past else None
         )
+        report = msgspec.structs.replace(report, covered=covered)
         doubles = [line for line in report.faults if await self._is_double(line)]
         return audit.with_doubles(report, doubles) if doubles else report
 
@@ -95,15 +99,20 @@ class Auditor:
     async def _stored(self, first: int, last: int) -> dict[int, dict[Bucket, Count]]:
         """Of each shard what Postgres holds, by minute and kind."""
         found: dict[int, dict[Bucket, Count]] = {}
-        for start in range(first, last + 1, _WINDOW_MINUTES):
-            rows = await self._database.fetch(
-                "ledger_tally", **_between(start, min(last + 1, start + _WINDOW_MINUTES))
-            )
-            for row in rows:
+        for window in _windows(first, last):
+            for row in await self._database.fetch("ledger_tally", **window):
                 buckets = found.setdefault(self._topics.shard_of_key(row["symbol"]), {})
                 bucket, one = (row["minute"], row["kind"]), Count(row["n"], row["h"], row["c"])
                 buckets[bucket] = buckets.get(bucket, NONE).plus(one)
         return found
+
+    async def _covered(self, first: int, last: int) -> tuple[Covered, ...]:
+        """What coverage says of each minute and chain, with what the ledger has of the same."""
+        found: list[Covered] = []
+        for window in _windows(first, last):
+            rows = await self._database.fetch("coverage_tally", **window)
+            found += [Covered(**row) for row in rows]
+        return tuple(found)
 
     async def _is_double(self, line: Line) -> bool:
         if line.verdict != audit.MISSING or line.where != audit.POSTGRES:
@@ -129,6 +138,11 @@ def _streams(topics: Topics) -> list[tuple[str, str]]:
 def _last(shards: Sequence[tuple[Stage, Stage]]) -> int:
     """The newest minute counted: not that of now, since a clock may have been put back."""
     return max(minute for stages in shards for stage in stages for minute, _ in stage.tally.counted)
+
+
+def _windows(first: int, last: int) -> list[dict[str, object]]:
+    starts = range(first, last + 1, _WINDOW_MINUTES)
+    return [_between(start, min(last + 1, start + _WINDOW_MINUTES)) for start in starts]
 
 
 def _between(first: int, end: int) -> dict[str, object]:

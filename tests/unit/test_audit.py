@@ -1,9 +1,10 @@
 """What counts as missing, double, in flight or lost by Redis, on counts alone."""
 
+import msgspec
 import pytest
 
 from pipeline import audit
-from pipeline.audit import Report, Shard
+from pipeline.audit import Covered, Report, Shard
 from pipeline.streams.tallies import Count, Stage, Tally, parse_tally
 from pipeline.streams.tally import identity
 
@@ -269,3 +270,43 @@ def test_tally_is_read_from_its_hash() -> None:
     assert tally.counted == {(5, "chain"): Count(3, 99, 7)}
     assert tally.dead == {(5, "chain"): {"a": Count(1), "": Count(4)}}
     assert tally.again == {(6, "expiries"): {"": Count(2, 4)}}
+
+
+# --- coverage ------------------------------------------------------------------------------------
+
+
+def covered(**counts: int) -> Covered:
+    plain = {"expected": 20, "present": 20, "upstream": 0, "us": 0, "stored": 20}
+    return Covered(minute=MINUTE, symbol="NIFTY-20260127", **(plain | counts))
+
+
+def with_coverage(*lines: Covered, unfinished: tuple[str, ...] = ()) -> Report:
+    found = stage(*"ab", c=LEGS, unfinished=unfinished)
+    return msgspec.structs.replace(judged(found, found, "a", "b"), covered=lines)
+
+
+def test_polls_that_brought_nothing_are_no_fault_where_it_is_known_why() -> None:
+    report = with_coverage(covered(present=11, stored=11, upstream=6, us=3))
+    assert (report.is_clean, report.unaccounted) == (True, 0)
+
+
+@pytest.mark.parametrize("present", [19, 21], ids=["too few", "too many"])
+def test_coverage_that_counts_other_snapshots_than_are_there_is_a_fault(present: int) -> None:
+    report = with_coverage(covered(present=present, expected=present), covered())
+    assert not report.is_clean
+    assert [one.present for one in report.miscounted] == [present]
+
+
+def test_snapshot_that_was_received_and_is_nowhere_is_a_fault() -> None:
+    report = with_coverage(covered(present=17, stored=17, upstream=1), covered())
+    assert (report.is_clean, report.unaccounted, report.miscounted) == (False, 2, ())
+
+
+def test_snapshots_on_their_way_are_no_fault_yet() -> None:
+    report = with_coverage(covered(present=18, stored=18), unfinished=("a",))
+    assert (report.is_clean, report.unaccounted) == (True, 0)
+
+
+def test_snapshots_beyond_those_expected_make_up_for_no_others() -> None:
+    report = with_coverage(covered(present=25, stored=25), covered(present=19, stored=19))
+    assert report.unaccounted == 1
