@@ -15,6 +15,7 @@ StockifyError
 │   ├── EpochChanged            the stream was lost; nothing was written  settle first
 │   ├── StreamRetired           another one stands in its place           never
 │   └── SchemaConflict          an incompatible schema was refused        never
+├── ColdStoreError              files of a closed day are damaged or foreign  never
 └── StoreError                  Postgres did not do what was asked
     ├── StoreUnavailable        no connection, read-only, shutting down   retry
     ├── RowsRejected            a value out of range, a key that exists   never
@@ -96,6 +97,10 @@ class StreamRetired(BusError):
 
 class SchemaConflict(BusError):
     """A producer's schema is incompatible with the one registered."""
+
+
+class ColdStoreError(StockifyError):
+    """Files of the cold store are damaged, foreign or not what the database has; none was used."""
 
 
 class StoreError(StockifyError):

@@ -24,6 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "numba": ("pipeline.kernels",),
     "opentelemetry": ("pipeline.telemetry",),
     "prometheus_client": ("pipeline.telemetry",),
+    "pyarrow": ("pipeline.cold",),
 }
 # The simulator checks ingest, so it may not share the code that ingest is made of.
 SIMULATOR_MAY = (

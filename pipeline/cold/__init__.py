@@ -1,0 +1,1 @@
+"""Closed exchange days as Parquet files, out of Postgres and back, each row once."""
