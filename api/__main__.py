@@ -49,8 +49,8 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     telemetry = context.telemetry
     latest = Latest(context.redis, context.topics)
     watcher = connect(settings, retries=0, name="gateway-watch")
-    url = settings.database_read_url or settings.database_url
-    database = Database(url) if url else None
+    database = Database(settings.database_url) if settings.database_url else None
+    replica = Database(settings.database_read_url) if settings.database_read_url else None
     gateway = Gateway(
         settings=settings,
         clock=context.clock,
@@ -62,16 +62,17 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
+        replica=replica,
         limits=limits,
     )
     telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
     try:
-        if database is not None:
-            await database.open()
-        await _until_stopped(context, gateway)
+        async with contextlib.AsyncExitStack() as stack:
+            for server in filter(None, (database, replica)):
+                stack.push_async_callback(server.close)
+                await server.open()
+            await _until_stopped(context, gateway)
     finally:
-        if database is not None:
-            await database.close()
         await watcher.aclose()
 
 

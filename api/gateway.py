@@ -34,7 +34,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The gateway's parts; handlers find it as `app.state.gateway`."""
+    """The gateway's parts; handlers find it as `app.state.gateway`.
+
+    History is read from `replica` where there is one, and then from it alone.
+    """
 
     settings: Settings
     clock: Clock
@@ -46,6 +49,7 @@ class Gateway:
     hub: Hub
     requests: Counter
     messages_sent: Counter
+    replica: Database | None = None
     limits: Limits = field(default_factory=Limits)
     # The task of each open socket session, and the future that ends it.
     sessions: "dict[asyncio.Task[Any], asyncio.Future[Any]]" = field(default_factory=dict)
@@ -59,7 +63,8 @@ def gateway_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Gateway:
 
 def database_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Database:
     """The database that history is read from. Raises StoreUnavailable where none is configured."""
-    database = gateway_of(connection).database
+    gateway = gateway_of(connection)
+    database = gateway.replica or gateway.database
     if database is None:
         raise StoreUnavailable("no database is configured")
     return database

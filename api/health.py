@@ -9,6 +9,7 @@ from litestar import MediaType, Response, get
 from api.answers import AnyRequest
 from api.gateway import Gateway, gateway_of
 from pipeline.clock import SECOND_NS, to_rfc3339
+from pipeline.database import Database
 from pipeline.errors import DecodeError, StockifyError
 
 CHECK_S = 2.0  # a part that has not answered by then is called away
@@ -35,9 +36,14 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
 
 async def readiness(gateway: Gateway) -> dict[str, Any]:
     """`ready`, `degraded` (of use, but something is wrong) or `not_ready`, each with `reasons`."""
-    redis, database = await asyncio.gather(_redis(gateway), _database(gateway))
-    away = [part["reason"] for part in (redis, database) if not part["is_up"]]
+    redis, database, replica = await asyncio.gather(
+        _redis(gateway), _database(gateway.database), _replica(gateway.replica)
+    )
+    needed = (redis, replica or database)
+    away = [part["reason"] for part in needed if not part["is_up"]]
     notes = []
+    if replica is not None and gateway.database is not None and not database["is_up"]:
+        notes.append(database["reason"])
     if redis["is_up"]:
         if gateway.hub.is_notifying is not True:
             notes.append("Redis does not tell of changes (notify-keyspace-events wants K and $)")
@@ -50,6 +56,7 @@ async def readiness(gateway: Gateway) -> dict[str, Any]:
     checks = {
         "redis": redis,
         "database": database,
+        **({} if replica is None else {"replica": replica}),
         "notifications": {
             "is_up": gateway.hub.is_notifying is True,
             "is_subscribed": gateway.hub.is_connected,
@@ -77,12 +84,24 @@ async def _redis(gateway: Gateway) -> dict[str, Any]:
     return {"is_up": True, "data": data}
 
 
-async def _database(gateway: Gateway) -> dict[str, Any]:
-    if gateway.database is None:
+async def _database(database: Database | None) -> dict[str, Any]:
+    if database is None:
         return {"is_up": False, "reason": "no database is configured"}
     try:
         async with asyncio.timeout(CHECK_S):
-            await gateway.database.ping()
+            await database.ping()
     except (StockifyError, TimeoutError):
         return {"is_up": False, "reason": "Postgres does not answer"}
     return {"is_up": True}
+
+
+async def _replica(replica: Database | None) -> dict[str, Any] | None:
+    """Whether the replica answers and how far it is behind; None where there is none."""
+    if replica is None:
+        return None
+    try:
+        async with asyncio.timeout(CHECK_S):
+            (standing,) = await replica.fetch("replica_standing")
+    except (StockifyError, TimeoutError):
+        return {"is_up": False, "reason": "the replica that history is read from does not answer"}
+    return {"is_up": True, **standing}

@@ -36,7 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     redis_cluster: Annotated[bool, _says("whether that Redis is a cluster")] = False
     database_url: Annotated[str, _says("an existing Postgres; empty: the embedded one")] = ""
-    database_read_url: Annotated[str, _says("a read replica for the gateway")] = ""
+    database_read_url: Annotated[
+        str, _says("a replica of it that the gateway reads history from; empty: there is none")
+    ] = ""
     shards: Annotated[int, _says("streams the bus is cut into, by underlying")] = 1
 
     provider: Annotated[str, _says("name kept with every snapshot: dhan or simulator")] = "dhan"

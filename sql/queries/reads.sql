@@ -184,3 +184,16 @@ ORDER BY snap.ts, snap.provider DESC, snap.rev DESC
 -- name: copy_legs_between
 -- Every leg of a chain in [start, end), by instant and contract, as CSV with a head.
 COPY ({chain_legs_between}) TO STDOUT (FORMAT csv, HEADER)
+
+-- name: replica_standing
+-- Whether the server follows another one, and how many seconds ago what it replayed last was
+-- committed there; none where it has replayed all that it received.
+SELECT
+    pg_is_in_recovery() AS is_standby,
+    CASE
+        WHEN NOT pg_is_in_recovery() THEN NULL
+        WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0::double precision
+        ELSE
+            extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
+            ::double precision
+    END AS behind_s
