@@ -49,7 +49,10 @@ async def test_each_server_gets_its_own_kind_of_table(
         assert rows(url, kind) == [("p",)]
         assert await migrations.server_edition(url) == "plain"
     with timescale_server.database() as url:
-        hypertables = "SELECT hypertable_name FROM timescaledb_information.hypertables ORDER BY 1"
+        hypertables = (
+            "SELECT hypertable_name FROM timescaledb_information.hypertables "
+            "WHERE hypertable_name NOT LIKE '%candles%' ORDER BY 1"
+        )
         assert rows(url, hypertables) == [("market_snapshots",), ("option_contracts",)]
         assert await migrations.server_edition(url) == "apache"
 
