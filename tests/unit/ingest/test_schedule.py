@@ -1,8 +1,8 @@
-from datetime import date
+from datetime import date, datetime
 
 import pytest
 
-from pipeline.clock import SECOND_NS, expiry_ns
+from pipeline.clock import IST, SECOND_NS, expiry_ns, to_ns
 from workers.ingest import schedule
 
 EXPIRIES = [date(2026, 2, 3), date(2026, 1, 27), date(2026, 2, 10)]
@@ -28,3 +28,20 @@ def test_expiries_are_listed_again_hourly_or_when_one_settles(now_ns: int, wait_
 
 def test_missing_list_is_asked_for_again_soon() -> None:
     assert schedule.seconds_to_relist([], CLOSE) == schedule.RELIST_AFTER_FAILURE_S
+
+
+OPEN = to_ns(datetime(2026, 1, 27, 9, 15, tzinfo=IST))
+
+
+@pytest.mark.parametrize(
+    ("before_s", "wait_s"),
+    [
+        pytest.param(3_600, 300, id="an hour before it opens"),
+        pytest.param(40, 40, id="shortly before: when it opens"),
+        pytest.param(-1, 0, id="open by now"),
+    ],
+)
+def test_closed_exchange_is_looked_at_now_and_then_and_when_it_opens(
+    before_s: int, wait_s: int
+) -> None:
+    assert schedule.closed_pause_s(OPEN - before_s * SECOND_NS, "NSE") == wait_s
