@@ -63,13 +63,17 @@ FROM pg_attribute
 WHERE attrelid = 'option_contracts'::regclass AND attnum > 0 AND NOT attisdropped
 
 -- name: bench_sizes
--- Rows of option_contracts, and the bytes of their heap and of its indexes.
+-- Rows of option_contracts, the bytes of the pages that hold them, and those of the indexes. A
+-- server adds pages ahead, so those of a table's file say little of a small one.
 SELECT
-    (SELECT count(*) FROM option_contracts) AS rows,
-    coalesce(sum(pg_relation_size(part.inhrelid)), 0)::bigint AS heap_bytes,
-    coalesce(sum(pg_indexes_size(part.inhrelid)), 0)::bigint AS index_bytes
-FROM pg_inherits AS part
-WHERE part.inhparent = 'option_contracts'::regclass
+    coalesce(sum(parts.rows), 0)::bigint AS rows,
+    (coalesce(sum(parts.pages), 0) * current_setting('block_size')::bigint)::bigint AS heap_bytes,
+    coalesce(sum(pg_indexes_size(parts.part)), 0)::bigint AS index_bytes
+FROM (
+    SELECT tableoid AS part, count(*) AS rows, (max(ctid)::text::point)[0]::bigint + 1 AS pages
+    FROM option_contracts
+    GROUP BY tableoid
+) AS parts
 
 -- name: bench_count
 -- What a load has left: rows, chains, lines of the ledger, and what coverage counts.
@@ -78,3 +82,67 @@ SELECT
     (SELECT count(*) FROM market_snapshots) AS snapshots,
     (SELECT count(*) FROM ledger) AS lines,
     (SELECT coalesce(sum(present), 0) FROM coverage) AS present
+
+-- name: bench_use
+-- Ask, load and make tables in a schema before those of `public`.
+SELECT set_config('search_path', %(schema)s || ', public', false)
+
+-- name: bench_make_candidate
+-- A table like option_contracts without a key or index, in the schema that is in use.
+DO $$
+DECLARE
+    name text := split_part(current_setting('search_path'), ',', 1);
+BEGIN
+    EXECUTE format('CREATE SCHEMA %I', name);
+    EXECUTE format(
+        'CREATE TABLE %I.option_contracts (LIKE public.option_contracts INCLUDING CONSTRAINTS)', name
+    );
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        PERFORM create_hypertable(
+            format('%I.option_contracts', name)::regclass, by_range('ts', INTERVAL '1 day'),
+            create_default_indexes => false
+        );
+    END IF;
+END
+$$
+
+-- name: bench_key_by_instant
+-- The key as it is shipped.
+ALTER TABLE option_contracts ADD PRIMARY KEY (ts, instrument_id, rev)
+
+-- name: bench_key_by_contract
+-- The key with the contract first.
+ALTER TABLE option_contracts ADD PRIMARY KEY (instrument_id, ts, rev)
+
+-- name: bench_index_by_contract
+-- A second, narrow index for reads of one contract.
+CREATE INDEX ON option_contracts (instrument_id, ts)
+
+-- name: bench_index_of_blocks
+-- Which blocks have which instants.
+CREATE INDEX ON option_contracts USING brin (ts) WITH (pages_per_range = 16)
+
+-- name: bench_analyze
+-- What autovacuum does by itself.
+VACUUM (ANALYZE) option_contracts, market_snapshots, instruments
+
+-- name: bench_index_bytes
+-- Bytes of the indexes of the table in use, partitions and chunks included.
+SELECT coalesce(sum(pg_indexes_size(part)), 0)::bigint AS index_bytes
+FROM (
+    SELECT 'option_contracts'::regclass AS part
+    UNION ALL
+    SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'option_contracts'::regclass
+) AS parts
+
+-- name: bench_legs_in_range
+-- Legs of a contract in [start, end), asked by the contract and not by the chain's instants.
+SELECT
+    (extract(epoch FROM leg.ts) * 1000000)::bigint * 1000 AS ts_ingest,
+    leg.instrument_id, leg.rev, {leg_values}
+FROM option_contracts AS leg
+WHERE
+    leg.instrument_id = ANY(%(instrument_ids)s::integer[])
+    AND leg.ts >= %(start)s AND leg.ts < %(end)s
+ORDER BY leg.ts
+LIMIT %(limit)s

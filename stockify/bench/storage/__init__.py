@@ -8,13 +8,21 @@ without `--only`.
 from collections.abc import Callable
 
 from stockify.bench.report import Report
-from stockify.bench.storage import rates, servers
+from stockify.bench.storage import indexes, rates, reads, scale, servers
 
-PARTS = (servers.PLAIN, servers.HYPERTABLE)
+PARTS = (servers.PLAIN, servers.HYPERTABLE, "indexes", "reads", "scale")
 
 
 def measure(say: Callable[[str], None], *, quick: bool = False, only: str = "") -> Report:
     """Run one part, or the rates on both kinds of servers. Raises MissingPeer."""
+    if only == "indexes":
+        grids = indexes.measure_indexes(say, quick=quick)
+        return Report("Keys and indexes of option_contracts", "", [], grids)
+    if only == "reads":
+        lines, grids = reads.measure_reads(say, quick=quick)
+        return Report("Reads of the past", "", lines, grids)
+    if only == "scale":
+        return Report("Storage workers side by side", "", scale.measure_scale(say, quick=quick))
     kinds = (only,) if only else (servers.PLAIN, servers.HYPERTABLE)
     size = rates.QUICK if quick else rates.Size()
     measured, sample = rates.measure_rates(say, size, kinds)

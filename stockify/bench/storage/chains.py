@@ -45,17 +45,26 @@ class Sample(msgspec.Struct, frozen=True):
         return sum(chain.header.n for chain in self.chains)
 
 
-def make(rows: int, *, instants: int, near: bool = False) -> Sample:
-    """So many rows and at most one chain more; `near`: only the legs next to the money."""
-    patterns = list(_patterns(instants))
+def make(
+    batches: int,
+    batch_rows: int,
+    *,
+    instants: int,
+    underlyings: Sequence[str] = Settings().underlyings,
+    near: bool = False,
+) -> Sample:
+    """So many whole batches; `near`: only the legs next to the money."""
+    patterns = list(_patterns(instants, underlyings))
     if near:
         patterns = [(entry, _near_the_money(chain)) for entry, chain in patterns]
     entries: list[NewEntry] = []
     chains: list[EnrichedChain] = []
-    made = 0
+    full = room = 0
     for place, (entry, chain) in enumerate(itertools.cycle(patterns)):
-        if made >= rows:
-            break
+        if room <= 0:
+            if full == batches:
+                break
+            full, room = full + 1, batch_rows
         ts = OPENS_NS + place * APART_NS
         again = EnrichedChain(msgspec.structs.replace(chain.header, ts_ingest=ts), chain.legs)
         chains.append(again)
@@ -69,15 +78,17 @@ def make(rows: int, *, instants: int, near: bool = False) -> Sample:
                 contracts=chain.header.n,
             )
         )
-        made += chain.header.n
+        room -= chain.header.n
     return Sample(entries, chains)
 
 
-def _patterns(instants: int) -> Iterator[tuple[NewEntry, EnrichedChain]]:
+def _patterns(
+    instants: int, underlyings: Sequence[str]
+) -> Iterator[tuple[NewEntry, EnrichedChain]]:
     market = Market(1)
     for number in range(instants):
         ts = OPENS_NS + number * TURNS_APART_NS
-        for symbol in Settings().underlyings:
+        for symbol in underlyings:
             underlying, listed = dhan.UNDERLYINGS[symbol], exchange.BY_NAME[symbol]
             for expiry in exchange.expiries(listed, OPENS_NS)[: Settings().expiries_per_underlying]:
                 asked = dhan.request_context(underlying, expiry, provider="simulator")

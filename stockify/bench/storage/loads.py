@@ -112,7 +112,7 @@ class Loads:
         self._batches = batches
         self._counts = [chains.count(batch) for batch in batches]
         self._encoder = LegEncoder()
-        self._paths: list[str] = []
+        self.paths: list[str] = []  # files of the server, by batch
         types = {row["name"]: row["type"] for row in self._types()}
         self._column_types = [types[name] for name in COPY_COLUMNS]
 
@@ -129,15 +129,19 @@ class Loads:
             self._tables.copy(encoded(self._encoder, batch))
             path = f"{directory}/stockify-bench-{number}.copy"
             self._files.execute(statement("bench_write_file"), {"path": path})
-            self._paths.append(path)
+            self.paths.append(path)
+
+    def load_file(self, number: int) -> None:
+        """The server loads the batch of that number by itself."""
+        self._files.execute(statement("bench_copy_file"), {"path": self.paths[number]})
 
     def ceiling(self) -> Took:
         """The server loads files: no client."""
         clock = Clock()
         self._tables.empty()
         clock.start()
-        for path in self._paths:
-            self._files.execute(statement("bench_copy_file"), {"path": path})
+        for number in range(len(self.paths)):
+            self.load_file(number)
         clock.stop()
         return self._took(clock)
 

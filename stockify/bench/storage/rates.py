@@ -78,10 +78,6 @@ class Rates(msgspec.Struct, frozen=True):
     rounds: list[Round]
     weights: Weights
 
-    def median(self, of: Callable[[Round], float]) -> float:
-        """The median over the rounds."""
-        return statistics.median(of(one) for one in self.rounds)
-
 
 def measure_rates(
     say: Callable[[str], None], size: Size, kinds: tuple[str, ...]
@@ -94,13 +90,13 @@ def measure_rates(
         peer = stack.enter_context(_asyncpg(folder, directory))
         say("starting servers and making chains …")
         urls = stack.enter_context(servers.running(directory, kinds))
-        sample = chains.make(size.batches * size.batch_rows, instants=size.instants)
-        near = chains.make(size.batches * size.batch_rows, instants=1, near=True)
+        sample = chains.make(size.batches, size.batch_rows, instants=size.instants)
+        near = chains.make(1, size.batch_rows, instants=1, near=True)
         benches, weights = {}, {}
         for kind, url in urls.items():
-            near_rows = asyncio.run(define(url, near))
-            weights[kind] = _weigh(url, asyncio.run(define(url, sample)), near_rows)
-            batches = chains.batches(asyncio.run(define(url, sample)), size.batch_rows)
+            stored = asyncio.run(define(url, sample))
+            weights[kind] = _weigh(url, stored, asyncio.run(define(url, near)))
+            batches = chains.batches(stored, size.batch_rows)
             loads = Loads(url, batches)
             stack.callback(loads.close)
             loads.write_files()
@@ -109,12 +105,14 @@ def measure_rates(
             )
             benches[kind] = Bench(url, loads, worker, sample, peer, size)
             _save(folder, batches)  # instruments have the same numbers everywhere
-            benches[kind].round()
+            benches[kind].round(with_peers=False)
         rounds: dict[str, list[Round]] = {kind: [] for kind in urls}
         for number in range(size.rounds):
             say(f"round {number + 1} of {size.rounds} …")
             for kind, bench in benches.items():
-                rounds[kind].append(bench.round(ceiling_first=number % 2 == 0))
+                rounds[kind].append(
+                    bench.round(ceiling_first=number % 2 == 0, with_peers=number % 2 == 0)
+                )
     return {kind: Rates(rounds[kind], weights[kind]) for kind in rounds}, sample
 
 
@@ -127,18 +125,19 @@ class Bench:
         self._url, self._loads, self._worker = url, loads, worker
         self._sample, self._peer, self._size = sample, peer, size
 
-    def round(self, *, ceiling_first: bool = True) -> Round:
-        """One turn for everybody."""
+    def round(self, *, with_peers: bool, ceiling_first: bool = True) -> Round:
+        """One turn for everybody; without peers for those alone that have targets."""
         turns = {CEILING: self._loads.ceiling()} if ceiling_first else {}
         turns[PATH] = self._worker.load(self._sample.entries)
         turns[ENCODER] = self._loads.encoder()
         if not ceiling_first:
             turns[CEILING] = self._loads.ceiling()
-        turns[WRITE_ROW] = self._loads.write_row()
-        self._loads.tables.empty()
-        turns[ASYNCPG] = self._peer.ask(Took, url=self._url)
-        self._loads.tables.check(turns[ASYNCPG].rows)
-        turns[MANY] = self._loads.executemany(self._size.slow_batches)
+        if with_peers:
+            turns[WRITE_ROW] = self._loads.write_row()
+            self._loads.tables.empty()
+            turns[ASYNCPG] = self._peer.ask(Took, url=self._url)
+            self._loads.tables.check(turns[ASYNCPG].rows)
+            turns[MANY] = self._loads.executemany(self._size.slow_batches)
         return Round(turns, self._loads.encoding_us())
 
 
@@ -217,7 +216,7 @@ def lines(rates: dict[str, Rates], sample: Sample, size: Size) -> list[Line]:
         Line(
             "encoder_us_per_row",
             "CPU of the encoder alone",
-            first.median(lambda one: one.encoding_us),
+            statistics.median(one.encoding_us for one in first.rounds),
             "µs/row",
             3,
             "≤ 0.10",
@@ -260,12 +259,17 @@ def _fraction(key: str, where: str, rates: Rates, target: str) -> Line:
 
 
 def _ratio(rates: Rates, way: str) -> float:
-    return rates.median(lambda one: one.ratio(way))
+    return _median(rates, way, lambda one: one.ratio(way))
 
 
 def _rate(rates: Rates, way: str) -> float:
-    return rates.median(lambda one: one.turns[way].rows_per_s)
+    return _median(rates, way, lambda one: one.turns[way].rows_per_s)
 
 
 def _client(rates: Rates, way: str) -> float:
-    return rates.median(lambda one: one.turns[way].client_us)
+    return _median(rates, way, lambda one: one.turns[way].client_us)
+
+
+def _median(rates: Rates, way: str, of: Callable[[Round], float]) -> float:
+    """Over the rounds in which that way had a turn."""
+    return statistics.median(of(one) for one in rates.rounds if way in one.turns)

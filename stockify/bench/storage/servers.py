@@ -19,6 +19,7 @@ from pathlib import Path
 import psycopg
 
 from pipeline import config, migrations
+from pipeline.config import Settings
 from stockify import plan
 from stockify.bench import embedded
 from stockify.engines.postgres import STOP_STEPS, Postgres, configuration
@@ -69,7 +70,9 @@ def _engine(directory: Path, system_root: Path) -> Iterator[str]:
         system_data=own / "data",
         system_root=system_root,
     )
-    with embedded.running(engine.prepare(os.environ), own / "server.log"):
+    with embedded.running(
+        engine.prepare(plan.environment(Settings(), "postgres")), own / "server.log"
+    ):
         _wait_for(engine.url, own / "server.log")
         yield engine.url
 
@@ -86,7 +89,8 @@ def _in_chroot(directory: Path, root: Path) -> Iterator[str]:
     inside = f"/var/lib/postgresql/{name}"
     data = root / inside.removeprefix("/")
     programs = ("chroot", f"--userspec={_CHROOT_USER}", str(root))
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
+    own = plan.environment(Settings(), "postgres")
+    environment = {"PATH": own["PATH"], "LC_ALL": "C", "TZ": "UTC"}
     password = secrets.token_urlsafe(24)
 
     def run(*argv: str, text: str = "") -> None:

@@ -45,6 +45,11 @@ class Worker:
         """Its processes."""
         return [process.pid for process in self._processes]
 
+    @property
+    def redis_url(self) -> str:
+        """Their Valkey."""
+        return self._settings.redis_url
+
     def load(self, entries: Sequence[NewEntry]) -> Took:
         """Have entries stored, tables being empty before; what it took from first to last."""
         rows = sum(entry.contracts for entry in entries)
@@ -122,9 +127,15 @@ def _cpu_s(process: psutil.Process) -> float:
 
 @contextlib.contextmanager
 def storing(
-    directory: Path, database_url: str, *, batch_rows: int, processes: int = 1
+    directory: Path,
+    database_url: str,
+    *,
+    batch_rows: int,
+    processes: int = 1,
+    shards: int = 1,
+    lease_ms: int = LEASE_MS,
 ) -> Iterator[Worker]:
-    """So many workers, on as many shards of a Valkey of their own; all stop afterwards."""
+    """So many workers, on the shards of a Valkey of their own; all stop afterwards."""
     directory.mkdir()
     if "storage" in warm.cold_roles():
         filling = warm.launch("storage")
@@ -134,9 +145,9 @@ def storing(
             redis_url=stack.enter_context(embedded.valkey(directory)),
             database_url=database_url,
             state_dir=str(directory / "state"),
-            shards=processes,
+            shards=shards,
             storage_batch_rows=batch_rows,
-            lease_ms=LEASE_MS,
+            lease_ms=lease_ms,
         )
         logs = [directory / f"storage-{number}.log" for number in range(processes)]
         pids = [
