@@ -1,6 +1,7 @@
 """A whole instance for tests: the real `stockify up` on free ports, in a state directory."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -41,15 +42,16 @@ class Instance:
 
     def start(self, *arguments: str, umask: int = -1) -> None:
         """Start it and wait for the address of its page and the first chain."""
-        with open(self.output, "wb") as output:
-            self.process = subprocess.Popen(
-                (sys.executable, "-m", "stockify", "up", *arguments),
-                stdout=output,
-                stderr=output,
-                env=self.environment,
-                umask=umask,
-            )
-        until(self._is_up, START_S, self.said)
+        with starting():
+            with open(self.output, "wb") as output:
+                self.process = subprocess.Popen(
+                    (sys.executable, "-m", "stockify", "up", *arguments),
+                    stdout=output,
+                    stderr=output,
+                    env=self.environment,
+                    umask=umask,
+                )
+            until(self._is_up, START_S, self.said)
         found = _ADDRESS.search(self.said())
         assert found is not None
         self.gateway, self.token = found.groups()
@@ -153,6 +155,14 @@ def prepared(**settings: str) -> Iterator[Instance]:
         shutil.rmtree(base, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """One instance at a time: each takes the engines' usual ports if nobody has them just then."""
+    with open(Path(tempfile.gettempdir()) / f"stockify-tests-{os.getuid()}.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def until(
     holds: Callable[[], bool], seconds: float, explain: Callable[[], str] = lambda: ""
 ) -> None:
@@ -161,3 +171,14 @@ def until(
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s; {explain()}"
         time.sleep(0.1)
+
+
+def instant(chain: dict[str, object] | None) -> str:
+    """When a chain of REST was received; empty for none."""
+    return str(chain["meta"]["ts_ingest"]) if chain else ""  # type: ignore[index]
+
+
+def moves_on(instance: Instance, seconds: float = 40.0) -> None:
+    """The chain of REST gets newer than it is now."""
+    before = instant(instance.chain())
+    until(lambda: instant(instance.chain()) > before, seconds, instance.said)
