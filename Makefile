@@ -9,6 +9,7 @@ SHELL := /bin/bash
 VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -W error --dist loadfile --max-worker-restart 0
 INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
 
 # Empty files that say when a step was last done; they live in what the step makes, so that
@@ -28,12 +29,13 @@ up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stop
 
 setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the compiled kernels
 
-test: $(INSTALLED_FOR_TESTS) page kernels ## install what the tests need, then run every check
+# Most tests wait for servers, timers and processes more than they calculate: more of them at once
+# than a small machine has processors, and the whole instances two at a time.
+test: $(INSTALLED_FOR_TESTS) page ## install what the tests need, then run every check
 	@setup/test-needs.sh
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest -W error --numprocesses 2 --dist loadfile --max-worker-restart 0 \
-		tests/unit tests/integration
-	@$(BIN)/pytest -W error tests/acceptance
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint kernels
+	@$(PYTEST) --numprocesses 3 tests/unit tests/integration
+	@$(PYTEST) --numprocesses 2 tests/acceptance
 
 lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules
 	@$(BIN)/ruff check .
