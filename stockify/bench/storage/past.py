@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.models import Kind, chain_symbol, contract_symbol
 from pipeline.queries import statement
 
+UNPARTITIONED = "unpartitioned"  # the schema in which the same tables stand as plain heaps
 UNDERLYINGS = (("NIFTY", 25_000.0, 50.0), ("BANKNIFTY", 52_000.0, 100.0))
 EXPIRIES = (datetime.date(2026, 1, 27), datetime.date(2026, 2, 24))
 FIRST_DAY = datetime.date(2026, 1, 19)  # a Monday
