@@ -12,6 +12,7 @@ from pipeline.clock import SECOND_NS, exchange_date
 from pipeline.cold.reading import Imported, Importer
 from pipeline.cold.slices import Exported
 from pipeline.cold.writing import Exporter
+from pipeline.database import Database
 from pipeline.models import CALCULATION_REVISION, EnrichedChain
 from tests.support import chains
 from tests.support.postgres import open_database
@@ -20,7 +21,7 @@ from workers.storage.writer import Arrived, Writer
 
 START = chains.TS_INGEST
 DAY = exchange_date(START)
-NEXT_DAY = date(2026, 1, 26)
+FAR_DAY = date(2026, 6, 1)
 LATER = START + 40 * 86_400 * SECOND_NS  # every day of these tests is over
 PER_MINUTE = 20
 
@@ -79,6 +80,12 @@ def add_coverage(url: str) -> None:
         )
 
 
+def execute(url: str, statement: str) -> None:
+    """Change what is stored behind everybody's back."""
+    with psycopg.connect(url) as connection:
+        connection.execute(statement.encode())
+
+
 async def export(url: str, root: Path, day: date = DAY, *only: str) -> list[Exported]:
     """Export a day."""
     async with open_database(url) as database:
@@ -90,6 +97,11 @@ async def load(url: str, directory: Path, *only: str) -> list[Imported]:
     async with open_database(url) as database:
         importer = Importer(database, directory)
         return [one async for one in importer.load(importer.check(only))]
+
+
+def check(directory: Path) -> None:
+    """Raise ColdStoreError unless every file that the day's manifest names is as it was written."""
+    Importer(Database("postgresql://127.0.0.1/none"), directory).check()
 
 
 def contents(url: str) -> dict[str, list[tuple[Any, ...]]]:
