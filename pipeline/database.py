@@ -6,8 +6,10 @@ every statement is a named query (`pipeline/queries.py`). It never decides what 
 
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 import psycopg_pool
@@ -19,6 +21,7 @@ from pipeline.queries import statement
 
 Row = dict[str, Any]
 Data = bytes | bytearray | memoryview
+_Connection = psycopg.AsyncConnection[DictRow]
 
 CONNECT_S = 5
 WAIT_S = 3.0  # for a free connection; above it the store counts as away
@@ -126,13 +129,15 @@ class Database:
     """A pool of connections to one server.
 
     Opening does not wait for the server; a call made while it is away raises StoreUnavailable
-    within `wait_s`. Rows are dicts; absent is None. Raises ConfigError if the URL is no Postgres
-    URL.
+    within `wait_s`. A connection that has rested for `check_after_s` is tried before it is given
+    out. Rows are dicts; absent is None. Raises ConfigError if the URL is no Postgres URL.
     """
 
-    def __init__(self, url: str, *, max_size: int = 4, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, url: str, *, max_size: int = 4, wait_s: float = WAIT_S, check_after_s: float = 0.0
+    ) -> None:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # our callers tell of outages
-        self._pool: psycopg_pool.AsyncConnectionPool[psycopg.AsyncConnection[DictRow]]
+        self._pool: psycopg_pool.AsyncConnectionPool[_Connection]
         self._pool = psycopg_pool.AsyncConnectionPool(
             _checked(url),
             connection_class=psycopg.AsyncConnection[DictRow],
@@ -142,8 +147,10 @@ class Database:
             open=False,
             timeout=wait_s,
             reconnect_timeout=RECONNECT_S,
-            check=psycopg_pool.AsyncConnectionPool.check_connection,
+            check=self._check,
         )
+        self._check_after_s = check_after_s
+        self._used: WeakKeyDictionary[_Connection, float] = WeakKeyDictionary()
 
     async def open(self) -> None:
         """Start the pool; connections are made when they are needed."""
@@ -159,6 +166,7 @@ class Database:
         with _mapped():
             async with self._pool.connection() as connection:
                 yield Session(connection)
+                self._used[connection] = time.monotonic()
 
     async def fetch(self, name: str, /, **parameters: Any) -> list[Row]:
         """The rows of a named query, keyed by column. Raises StoreError."""
@@ -168,6 +176,11 @@ class Database:
     async def ping(self) -> None:
         """Return if the server answers. Raises StoreUnavailable."""
         await self.fetch("ping")
+
+    async def _check(self, connection: _Connection) -> None:
+        rested_s = time.monotonic() - self._used.get(connection, 0.0)
+        if rested_s >= self._check_after_s:
+            await psycopg_pool.AsyncConnectionPool.check_connection(connection)
 
 
 def _checked(url: str) -> str:

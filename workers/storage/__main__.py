@@ -1,6 +1,7 @@
 """Enriched frames to Postgres, exactly once: rows and ledger line commit together, then the ack."""
 
 import asyncio
+import gc
 
 from pipeline import rows
 from pipeline.database import Database
@@ -10,6 +11,7 @@ from workers.storage.shard import Shard
 # How long one attempt waits for a connection: with the last attempts of a shard together well
 # within the time a worker has to drain.
 CONNECTION_WAIT_S = 2.0
+CHECK_AFTER_S = 5.0  # in a stream of batches a connection that was lost is told by its use
 
 
 async def store(context: Context) -> None:
@@ -19,6 +21,7 @@ async def store(context: Context) -> None:
         context.settings.database_url,
         max_size=2 * context.topics.shards,
         wait_s=CONNECTION_WAIT_S,
+        check_after_s=CHECK_AFTER_S,
     )
     await database.open()
     try:
@@ -30,6 +33,7 @@ async def store(context: Context) -> None:
 
 def main() -> None:
     """Run the worker."""
+    gc.freeze()  # what a batch leaves behind is looked through without all that was imported
     run("storage", store)
 
 

@@ -4,7 +4,6 @@ Nothing is read from the bus or acknowledged here. A batch is prepared and then 
 the next one can be prepared meanwhile.
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from pipeline.models import CALCULATION_REVISION, ChainHeader, contract_symbol
 from pipeline.rows import LegEncoder, StoredChain, misfit_reason, snapshot_row
 from workers.storage.trials import find_refused
 
-_REVISED = re.compile(r"^(.*):r(\d+)$", re.DOTALL)
+_REVISION_MARK = ":r"  # before the calculation revision, at the end of a message id
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -224,11 +223,11 @@ def arrived_from(entry: Entry) -> Arrived:
 
 def _revisions(message_id: str) -> list[str]:
     """A message id, and those of the same snapshot by other calculation revisions."""
-    found = _REVISED.match(message_id)
-    if found is None:
+    raw, _, rev = message_id.rpartition(_REVISION_MARK)
+    if not raw or not rev.isdecimal() or len(rev) > 3:
         return [message_id]
-    highest = max(CALCULATION_REVISION, int(found[2]))
-    return [f"{found[1]}:r{rev}" for rev in range(1, highest + 1)]
+    highest = max(CALCULATION_REVISION, int(rev))
+    return [f"{raw}{_REVISION_MARK}{rev}" for rev in range(1, highest + 1)]
 
 
 def _mask(fresh: Sequence[Arrived], without: Known) -> NDArray[np.bool_]:
