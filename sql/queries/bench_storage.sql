@@ -146,3 +146,16 @@ WHERE
     AND leg.ts >= %(start)s AND leg.ts < %(end)s
 ORDER BY leg.ts
 LIMIT %(limit)s
+
+-- name: bench_to_columns
+-- Turn what is stored into columns, as the policy does with closed days.
+SELECT count(compress_chunk(chunk)) AS chunks FROM show_chunks('option_contracts') AS chunk
+
+-- name: bench_column_bytes
+-- Bytes of what has been turned into columns, before and after, indexes included.
+SELECT before_compression_total_bytes AS row_bytes, after_compression_total_bytes AS column_bytes
+FROM hypertable_compression_stats('option_contracts')
+
+-- name: bench_empty_hypertable
+-- Take all legs out, columns and all.
+TRUNCATE option_contracts

@@ -38,7 +38,8 @@ BENCHES = {
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on stdout")
 @click.option("--quick", is_flag=True, help="a tenth of the work: to see that it runs")
 @click.option("--only", default="", help="one part of a bench that has parts, by name")
-def command(name: str, as_json: bool, quick: bool, only: str) -> None:
+@click.option("--timescale-url", default="", help="storage: an empty database to fill with columns")
+def command(name: str, as_json: bool, quick: bool, only: str, timescale_url: str) -> None:
     """Measure, and print a table."""
     module: ModuleType = importlib.import_module(BENCHES[name][0])
     parts: tuple[str, ...] = getattr(module, "PARTS", ())
@@ -46,6 +47,10 @@ def command(name: str, as_json: bool, quick: bool, only: str) -> None:
         known = f"want one of {', '.join(parts)}" if parts else f"{name} has no parts"
         raise click.BadParameter(known, param_hint="--only")
     chosen = {"only": only} if only else {}
+    if timescale_url:
+        if not getattr(module, "TAKES_TIMESCALE", False):
+            raise click.BadParameter(f"{name} takes none", param_hint="--timescale-url")
+        chosen["timescale_url"] = timescale_url
     progress = Console(stderr=True)
     try:
         report: Report = module.measure(progress.print, quick=quick, **chosen)
