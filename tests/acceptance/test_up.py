@@ -1,5 +1,6 @@
 """`stockify up` as its user meets it, once it is up: it serves and survives."""
 
+import contextlib
 import json
 import os
 import signal
@@ -110,9 +111,13 @@ def test_one_file_of_a_user_is_a_worker(instance: Instance, tmp_path: Path) -> N
         "    await context.stopping.wait()\n"
     )
     command = (sys.executable, "-m", "stockify", "run", "counting:counts")
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=instance.environment, stdout=subprocess.PIPE, text=True
-    ) as worker:
+    with (
+        subprocess.Popen(
+            command, cwd=tmp_path, env=instance.environment, stdout=subprocess.PIPE, text=True
+        ) as worker,
+        contextlib.ExitStack() as failing,
+    ):
+        failing.callback(worker.kill)  # else a failure waits for it for ever
         assert worker.stdout is not None
         event = json.loads(worker.stdout.readline())
         worker.terminate()

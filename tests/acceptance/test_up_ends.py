@@ -104,15 +104,19 @@ def test_terminal_shows_a_table_and_a_typed_interrupt_ends_it(fresh: Instance) -
     reading, terminal = pty.openpty()
     with contextlib.ExitStack() as start:
         start.enter_context(instances.starting())
-        with subprocess.Popen(
-            (sys.executable, "-c", IN_A_TERMINAL),
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=fresh.environment | {"TERM": "xterm-256color", "COLUMNS": "80"},
-            start_new_session=True,
-        ) as process:
+        with (
+            subprocess.Popen(
+                (sys.executable, "-c", IN_A_TERMINAL),
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                env=fresh.environment | {"TERM": "xterm-256color", "COLUMNS": "80"},
+                start_new_session=True,
+            ) as process,
+            contextlib.ExitStack() as ending,
+        ):
             fresh.process = process
+            ending.callback(process.kill)  # else a failure waits for it for ever
             os.close(terminal)
             shown = read_until(reading, "first chain")
             start.close()

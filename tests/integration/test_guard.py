@@ -151,7 +151,11 @@ def test_whole_end_takes_less_than_ten_seconds() -> None:
 def test_end_of_the_pipe_sets_the_guard_to_work(begin: Starter, marks: Path) -> None:
     read_fd, write_fd = os.pipe()
     arguments = (sys.executable, "-I", "-S", guard.__file__, str(marks))
-    with subprocess.Popen(arguments, stdin=read_fd, stdout=subprocess.PIPE) as watching:
+    with (
+        subprocess.Popen(arguments, stdin=read_fd, stdout=subprocess.PIPE) as watching,
+        contextlib.ExitStack() as failing,
+    ):
+        failing.callback(watching.kill)  # else a failure waits for it for ever
         os.close(read_fd)
         held = begin(worker("one"))
         wait_until_deaf(watching.pid)
