@@ -30,6 +30,14 @@ WARM_ROUNDS = 15  # plans are made once for all parameters after five
 PAGE_ROWS = 500
 TARGETS_MS = {"chain_as_of": 15.0}
 
+_COLUMNS = (
+    Column("p50_ms", "p50 ms", ",.1f"),
+    Column("p95_ms", "p95 ms", ",.1f"),
+    Column("heap_p50_ms", "in one heap, p50 ms", ",.1f"),
+    Column("heap_p95_ms", "p95 ms", ",.1f"),
+    Column("of_heap", "ours ÷ heap", ".2f"),
+)
+
 Times = dict[str, list[float]]
 
 
@@ -89,9 +97,9 @@ def measure_reads(say: Callable[[str], None], *, quick: bool) -> tuple[list[Line
     """Fill a server of each kind in turn and ask it."""
     past = Past(snapshots=500) if quick else Past()
     rounds = QUICK_ROUNDS if quick else ROUNDS
+    caption = f"{past.legs:,} contract rows, {past.days} days; {rounds} times each, in turns"
     lines: list[Line] = []
-    columns: list[Column] = []
-    rows: dict[str, dict[str, float]] = {title: {} for title, _ in READS.values()}
+    grids: list[Grid] = []
     for kind in (servers.PLAIN, servers.HYPERTABLE):
         with servers.open_directory() as directory, servers.running(directory, (kind,)) as urls:
             if kind not in urls:
@@ -100,27 +108,28 @@ def measure_reads(say: Callable[[str], None], *, quick: bool) -> tuple[list[Line
             fill(urls[kind], past, partial(_say_of, say, kind))
             taken = asyncio.run(_asked(urls[kind], past, rounds))
         lines += _lines(kind, taken[False])
-        for where, head, times in (
-            (kind, kind, taken[False]),
-            (f"{kind}_heap", "one heap", taken[True]),
-        ):
-            columns += _columns(where, head)
-            for name, (title, _) in READS.items():
-                p50, p95 = np.percentile(times[name], (50, 95)).tolist()
-                rows[title] |= {f"{where}_p50_ms": p50, f"{where}_p95_ms": p95}
-    caption = f"{past.legs:,} contract rows, {past.days} days; {rounds} times each, in turns"
-    return lines, [Grid("Reading the past", tuple(columns), rows, caption, "reads")]
+        grids.append(_grid(kind, taken, caption))
+    return lines, grids
 
 
 def _say_of(say: Callable[[str], None], kind: str, said: str) -> None:
     say(f"{kind}: {said}")
 
 
-def _columns(where: str, head: str) -> tuple[Column, Column]:
-    return (
-        Column(f"{where}_p50_ms", f"{head}, p50 ms", ",.1f"),
-        Column(f"{where}_p95_ms", "p95", ",.1f"),
-    )
+def _grid(kind: str, taken: dict[bool, Times], caption: str) -> Grid:
+    rows = {}
+    for name, (title, _) in READS.items():
+        ours, heap = np.array(taken[False][name]), np.array(taken[True][name])
+        p50, p95 = np.percentile(ours, (50, 95)).tolist()
+        heap_p50, heap_p95 = np.percentile(heap, (50, 95)).tolist()
+        rows[title] = {
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "heap_p50_ms": heap_p50,
+            "heap_p95_ms": heap_p95,
+            "of_heap": float(np.median(ours / heap)),
+        }
+    return Grid(f"Reading the past, {kind}", _COLUMNS, rows, caption, f"reads_{kind}")
 
 
 def _lines(kind: str, times: Times) -> list[Line]:
