@@ -112,6 +112,23 @@ def measure_reads(say: Callable[[str], None], *, quick: bool) -> tuple[list[Line
     return lines, grids
 
 
+def choose(past: Past, chosen: random.Random) -> Choice:
+    """A contract, an instant in the first half of a session, and that session."""
+    underlying, expiry = chosen.choice(past.chains)
+    spot, step = next((spot, step) for name, spot, step in UNDERLYINGS if name == underlying)
+    strike = spot + step * chosen.randrange(-past.strikes // 2, past.strikes // 2)
+    symbol = contract_symbol(chain_symbol(underlying, expiry), strike, chosen.choice(list(Kind)))
+    start = past.session_start(chosen.randrange(past.days))
+    start_ns = int(start.timestamp()) * SECOND_NS
+    at_ns = start_ns + chosen.randrange(SECOND_NS, SESSION_S // 2 * SECOND_NS)
+    return Choice(underlying, expiry, symbol, at_ns, start_ns, start_ns + SESSION_S * SECOND_NS)
+
+
+def heap_url(url: str) -> str:
+    """Where the same queries find the heaps."""
+    return f"{url}?options=-c%20search_path%3D{UNPARTITIONED}%2Cpublic"
+
+
 def _say_of(say: Callable[[str], None], kind: str, said: str) -> None:
     say(f"{kind}: {said}")
 
@@ -148,8 +165,7 @@ def _lines(kind: str, times: Times) -> list[Line]:
 
 async def _asked(url: str, past: Past, rounds: int) -> dict[bool, Times]:
     """The ms each read took, by whether it asked the heap, and by name."""
-    heap_url = f"{url}?options=-c%20search_path%3D{UNPARTITIONED}%2Cpublic"
-    opened = {False: Database(url), True: Database(heap_url)}
+    opened = {False: Database(url), True: Database(heap_url(url))}
     taken: dict[bool, Times] = {is_heap: {name: [] for name in READS} for is_heap in opened}
     chosen = random.Random(20260119)
     try:
@@ -157,7 +173,7 @@ async def _asked(url: str, past: Past, rounds: int) -> dict[bool, Times]:
             await database.open()
         for number in range(WARM_ROUNDS + rounds):
             for name, (_, ask) in READS.items():
-                choice = _choose(past, chosen)
+                choice = choose(past, chosen)
                 for is_heap, database in opened.items():
                     started = time.perf_counter()
                     answer = await ask(database, choice)
@@ -169,15 +185,3 @@ async def _asked(url: str, past: Past, rounds: int) -> dict[bool, Times]:
         for database in opened.values():
             await database.close()
     return taken
-
-
-def _choose(past: Past, chosen: random.Random) -> Choice:
-    underlying, expiry = chosen.choice(past.chains)
-    spot, step = next((spot, step) for name, spot, step in UNDERLYINGS if name == underlying)
-    strike = spot + step * chosen.randrange(-past.strikes // 2, past.strikes // 2)
-    symbol = contract_symbol(chain_symbol(underlying, expiry), strike, chosen.choice(list(Kind)))
-    start = past.session_start(chosen.randrange(past.days))
-    start_ns = int(start.timestamp()) * SECOND_NS
-    # in the first half, so that a page is full and a day is behind it
-    at_ns = start_ns + chosen.randrange(SECOND_NS, SESSION_S // 2 * SECOND_NS)
-    return Choice(underlying, expiry, symbol, at_ns, start_ns, start_ns + SESSION_S * SECOND_NS)
