@@ -76,9 +76,12 @@ SELECT roll_candles(%(upto)s, %(most)s) AS rolled
 -- Make the candles of [start, end) anew; it commits on the way, so not within a transaction.
 CALL refresh_candles(%(start)s, %(end)s)
 
--- name: first_candles_of_underlying
--- When the first contract of an underlying, or of one chain, was seen, ns; NULL: there is none.
-SELECT (extract(epoch FROM min(valid_from)) * 1000000)::bigint * 1000 AS starts
+-- name: candle_span
+-- When the first contract of an underlying, or of one chain, was seen, ns, and the last expiry;
+-- NULL: there is none.
+SELECT
+    (extract(epoch FROM min(valid_from)) * 1000000)::bigint * 1000 AS starts,
+    max(expiry) AS expiry
 FROM instruments
 WHERE
     underlying = %(underlying)s
