@@ -40,9 +40,9 @@ from pipeline.database import Database, Session
 from pipeline.errors import ColdStoreError
 from pipeline.kernels.copyread import Field
 
-# Legs of a row group: some 30 MB as the server sends them, as much again as columns. Statistics of
+# Legs of a row group: some 15 MB as the server sends them, as much again as columns. Statistics of
 # a group tell readers which to skip, and an import commits one at a time.
-GROUP_LEGS = 131_072
+GROUP_LEGS = 65_536
 GROUP_INSTANTS = 4_096  # of one statement, however few legs their chains have
 
 _TYPES_OF_LEGS = tuple(kind for _, kind in SENT_LEGS)

@@ -1,24 +1,27 @@
 """Days out of Postgres into files and back: every row once, whatever breaks off where."""
 
 import asyncio
+import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import pyarrow.dataset as arrow_dataset
 import pytest
-from pyarrow import parquet
+from click.testing import CliRunner
 
 from pipeline.cold import slices
 from pipeline.cold.manifest import MANIFEST, read_manifest
 from pipeline.cold.writing import days_to_export
-from pipeline.errors import ColdStoreError, StoreError
+from pipeline.errors import ColdStoreError, ConfigError, StoreError
+from stockify import cli
 from tests.support import cold
 from tests.support.postgres import PostgresServer, open_database
+from tests.support.rooms import CHECKOUT
 
 # A process that kills itself at a call of the function `point`, the `left`th.
 CHILD = """
@@ -43,8 +46,7 @@ def dying(function):
         return function(*arguments, **named)
     return call
 
-owner = {"copy_buffer": Session, "describe_file": manifest, "write_manifest": manifest,
-    "sync_directory": manifest, "_append": slices}[point]
+owner = {"copy_buffer": Session, "write_manifest": manifest, "_append": slices}[point]
 setattr(owner, point, dying(getattr(owner, point)))
 
 async def run():
@@ -321,8 +323,8 @@ async def test_export_killed_anywhere_is_whole_when_repeated(
 ) -> None:
     await cold.store(plain_database_url, cold.a_day(12))
     directory = tmp_path / f"day={cold.DAY}"
-    # Among the legs of the second underlying, between its files' names, before its manifest.
-    points = [("_append", 3), ("sync_directory", 1), ("write_manifest", 1)]
+    # Among the legs of the second underlying, and between its files and its manifest.
+    points = [("_append", 3), ("write_manifest", 1)]
     for point, left in points:
         assert await killed("export", plain_database_url, tmp_path, point, left)
         if read_manifest(directory) is not None:  # what it names is whole
@@ -338,8 +340,7 @@ async def test_import_killed_anywhere_is_whole_when_repeated(
     origin: Origin, wheel_server: PostgresServer
 ) -> None:
     with wheel_server.database() as url:
-        for left in (2, 6):
-            assert await killed("import", url, origin.directory, "copy_buffer", left)
+        assert await killed("import", url, origin.directory, "copy_buffer", 6)
         await cold.load(url, origin.directory)
         assert cold.contents(url) == cold.contents(origin.url)
 
@@ -356,17 +357,63 @@ async def test_rows_that_stand_without_a_line_stop_their_group(
     assert cold.contents(plain_database_url)["contracts"] == before
 
 
-async def test_files_are_read_alone_and_by_day(kept: Origin) -> None:
-    """What docs/cold-store.md shows."""
-    legs = parquet.read_table(kept.directory / "underlying=NIFTY" / "contracts.parquet")
-    assert {"symbol", "strike", "kind", "expiry", "iv", "ts"} <= set(legs.column_names)
-    assert legs.num_rows == 120
-    whole = arrow_dataset.dataset(
-        sorted(map(str, kept.directory.parent.glob("day=*/underlying=*/contracts.parquet"))),
-        partitioning="hive",
-        partition_base_dir=str(kept.directory.parent),
-    )
-    assert whole.to_table().to_pandas().groupby("underlying").size().to_dict() == {
-        "BANKNIFTY": 32,
-        "NIFTY": 120,
-    }
+def test_files_are_read_as_the_guide_says(
+    kept: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cold").symlink_to(kept.directory.parent)
+    monkeypatch.chdir(tmp_path)
+    text = (CHECKOUT / "docs" / "cold-store.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found = {}
+    for block in blocks:
+        library = re.findall(r"(?m)^(?:import|from) (pandas|pyarrow|polars)", block)[0]
+        if importlib.util.find_spec(library):
+            names: dict[str, Any] = {}
+            exec(block.replace("2026-01-22", cold.DAY.isoformat()), names)  # noqa: S102
+            found[library] = names["legs"]
+    assert len(found["pandas"]) == 120
+    assert {"symbol", "strike", "kind", "expiry", "iv", "ts", "rev"} <= set(found["pandas"].columns)
+    whole = found["pyarrow"].to_pandas()
+    assert whole.groupby("underlying").size().to_dict() == {"BANKNIFTY": 32, "NIFTY": 120}
+
+
+def test_commands_export_import_and_say_so(
+    kept: Origin, tmp_path: Path, wheel_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCKIFY_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("STOCKIFY_DATABASE_URL", kept.url)
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.commands, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
+
+    assert "NIFTY: 120 contracts in 15 snapshots" in said("export", "--closed")
+    assert said("export", "--closed").startswith("nothing to export")
+    day = cold.DAY.isoformat()
+    assert said("export", "--day", day, "--underlying", "NIFTY").endswith("exported before\n")
+    assert said("export", "--day", "2026-01-20").strip() == "2026-01-20: nothing is stored"
+    with wheel_server.database() as url:
+        monkeypatch.setenv("STOCKIFY_DATABASE_URL", url)
+        assert "NIFTY: 120 contracts in 15 snapshots, 0 known" in said("import", "--day", day)
+        assert "NIFTY: nothing new, 15 snapshots known" in said("import", str(tmp_path / "cold"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export",),
+        ("export", "--closed", "--day", "2026-01-22"),
+        ("export", "--until", "2026-01-22"),
+        ("export", "--day", "2026-01-22", "--until", "2026-01-21"),
+        ("export", "--closed", "--underlying", "NIFTY"),
+        ("import",),
+    ],
+    ids=" ".join,
+)
+def test_contradicting_options_are_refused(
+    arguments: tuple[str, ...], kept: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCKIFY_DATABASE_URL", kept.url)
+    with pytest.raises(ConfigError):
+        CliRunner().invoke(cli.commands, arguments, catch_exceptions=False)
