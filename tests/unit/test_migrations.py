@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import MigrationError
 from pipeline.migrations import Edition, Migration, load, parse, pending
+from tests.support.rooms import CHECKOUT
 
 FILES = [
     ("0001_all.sql", "CREATE TABLE a ();"),
@@ -72,5 +73,6 @@ def test_marks_are_read() -> None:
     assert (columns.requires, columns.is_transactional) == ("community", False)
 
 
-def test_shipped_files_are_numbered_without_a_gap() -> None:
-    assert [one.number for one in load()] == list(range(1, len(load()) + 1))
+def test_shipped_files_have_a_number_each() -> None:
+    names = sorted(path.stem for path in (CHECKOUT / "sql").glob("[0-9]*.sql"))
+    assert [f"{one.number:04d}_{one.name}" for one in load()] == names
