@@ -45,7 +45,7 @@ class Size(msgspec.Struct, frozen=True):
     instants: int = 12  # of the market, eight chains each
 
 
-QUICK = Size(rounds=2, batches=2, batch_rows=5_000, instants=1)
+QUICK = Size(rounds=2, batches=2, batch_rows=2_000, instants=1)
 
 
 class _Peer(msgspec.Struct, frozen=True):
