@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from pipeline.candles import refresh_candles
+from pipeline.clock import to_ns
 from pipeline.cold import files
 from pipeline.cold import manifest as manifests
 from pipeline.cold.datasets import (
@@ -54,7 +56,10 @@ class Importer:
         self._database, self._directory = database, directory
 
     def check(self, only: Sequence[str] = ()) -> Manifest:
-        """The manifest, every file of which is what was written. Raises ColdStoreError."""
+        """The manifest of what is to be loaded, of which every file is what was written.
+
+        Raises ColdStoreError.
+        """
         manifest = manifests.read_manifest(self._directory)
         if manifest is None:
             raise ColdStoreError(f"{self._directory} has no {manifests.MANIFEST}")
@@ -66,7 +71,8 @@ class Importer:
         for underlying, slice in chosen.items():
             manifests.check_files(self._directory, slice)
             self._check_content(manifest.day, underlying, slice)
-        return msgspec.structs.replace(manifest, underlyings=chosen)
+        is_whole = manifest.complete and chosen.keys() == manifest.underlyings.keys()
+        return msgspec.structs.replace(manifest, underlyings=chosen, complete=is_whole)
 
     async def load(self, manifest: Manifest) -> AsyncIterator[Imported]:
         """Bring what `check` gave into the database, and tell of each underlying.
@@ -77,10 +83,15 @@ class Importer:
         # A day of the exchange lies in two UTC days, for which there must be a place.
         days = [one.astimezone(UTC).date() for one in (start, end)]
         await self._database.fetch("make_days", days=days)
+        has_new = False
         for underlying in manifest.underlyings:
             begun = time.perf_counter()
             done = await self._load(underlying)
+            has_new |= done[1] > 0
             yield Imported(manifest.day, underlying, *done, time.perf_counter() - begun)
+        # Candles are made anew from rows, so those of underlyings that have none now must not be.
+        if has_new and manifest.complete:
+            await refresh_candles(self._database, to_ns(start), to_ns(end))
 
     async def _load(self, underlying: str) -> tuple[int, int, int]:
         """New contracts and snapshots of one underlying, and snapshots known before."""
@@ -150,7 +161,7 @@ class Importer:
                     )
         lines = files.lines_of(self._whole(underlying, LEDGER))
         snapshots = self._whole(underlying, SNAPSHOTS)
-        start, end = (int(one.timestamp()) * 1_000_000 for one in bounds(day))
+        start, end = (to_ns(one) // 1_000 for one in bounds(day))
         if not all(start <= line.ts < end for line in lines):
             raise ColdStoreError(f"{self._directory}: {underlying} has entries of another day")
         keys = files.snapshot_keys(underlying, snapshots)

@@ -54,7 +54,7 @@ async def _import(
         # All of them before anything is written.
         checked = [importer.check(underlyings) for importer in importers]
         for importer, manifest in zip(importers, checked, strict=True):
-            if not manifest.complete:
+            if not manifest.complete and not underlyings:
                 click.echo(f"{manifest.day}: the export is not of the whole day")
             async for imported in importer.load(manifest):
                 click.echo(told(imported))

@@ -8,7 +8,9 @@ from datetime import date, datetime
 import click
 
 from pipeline.attached import attached_settings
-from pipeline.clock import Clock
+from pipeline.candles import refresh_candles
+from pipeline.clock import Clock, to_ns
+from pipeline.cold.days import bounds
 from pipeline.config import Settings
 from pipeline.database import Database
 from pipeline.errors import ConfigError
@@ -65,6 +67,9 @@ async def _reenrich(settings: Settings, day: date, underlyings: tuple[str, ...])
             outcomes.append(outcome)
             for line in told(outcome):
                 click.echo(line)
+        # Candles are made anew from rows, which other underlyings may not have any more.
+        if not underlyings and any(outcome.new for outcome in outcomes):
+            await refresh_candles(database, *(to_ns(one) for one in bounds(day)))
     finally:
         await database.close()
     return outcomes
