@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline import audit as comparison
 from pipeline.attached import attached_settings
-from pipeline.audit import Covered, Line, Report
+from pipeline.audit import CHAIN_KIND, Covered, Line, Report
 from pipeline.clock import IST, Clock, to_datetime
 from pipeline.config import Settings
 from pipeline.coverage import Gap, read_gaps
@@ -126,7 +126,7 @@ def summary(report: Report, gaps: Sequence[Gap] = ()) -> Summary:
         minutes=len({line.minute for line in lines}),
         entries=sum(line.raw.n for line in lines),
         contracts=sum(line.enriched.c for line in lines),
-        stored=sum(line.stored.n for line in lines if line.stored),
+        stored=sum(line.stored.n for line in lines if line.stored and line.kind == CHAIN_KIND),
         missing=report.entries(comparison.MISSING) + report.entries(comparison.DIFFERS),
         double=report.entries(comparison.DOUBLE),
         in_flight=sum(line.in_flight for line in lines),
@@ -182,16 +182,20 @@ def sentences(report: Report, gaps: Sequence[Gap] = ()) -> list[str]:
     if found.miscounted:
         said.append(f"coverage is wrong in {counted(len(found.miscounted), 'minute')} of a chain")
     if found.expected:
-        said.append(_coverage_sentence(found))
+        unreported = sum(one.present for one in report.covered if not one.expected)
+        said.append(_coverage_sentence(found, unreported))
     return said
 
 
-def _coverage_sentence(found: Summary) -> str:
-    text = f"{found.present:,} snapshots present of {found.expected:,} expected"
+def _coverage_sentence(found: Summary, unreported: int) -> str:
+    here = found.present - unreported
+    text = f"{here:,} snapshots present of {found.expected:,} expected"
     causes = (("upstream", found.missed_upstream), ("by us", found.missed_us))
     missed = [f"{number:,} missed {cause}" for cause, number in causes if number]
     if missed:
         text += f": {' and '.join(missed)} in {counted(len(found.gaps), 'gap')}"
+    if unreported:
+        text += f"; {unreported:,} of minutes not reported on, or not yet"
     if found.unaccounted:
         text += f"; {found.unaccounted:,} UNACCOUNTED for"
     return text

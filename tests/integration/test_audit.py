@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from pipeline import audit, topics
 from pipeline.audit import Report
-from pipeline.clock import to_rfc3339
-from pipeline.models import EnrichedChain
+from pipeline.clock import SECOND_NS, to_rfc3339
+from pipeline.models import EnrichedChain, PollGap, PollReport
 from pipeline.runtime import Context
 from pipeline.streams import glances, letters
 from pipeline.streams.letters import Filter
@@ -22,6 +22,7 @@ from stockify.auditing import Auditor, interval
 from tests.support import bus, flows
 from tests.support.postgres import open_database
 from workers.storage.__main__ import store
+from workers.storage.reports import Reported, add_reports
 
 CLOCK = to_rfc3339(flows.START + 120_000_000_000)
 KEEP_S = 3_600
@@ -273,3 +274,41 @@ async def test_command_exits_1_with_a_table_and_0_with_a_line(
         told = msgspec.json.decode(said)
         assert (code, told["clean"], told["missing"], told["double"]) == (1, False, 1, 0)
         assert told["lines"][0]["off"] == {"n": -1, "h": told["lines"][0]["off"]["h"], "c": -10}
+
+
+async def test_command_tells_what_was_expected_and_why_some_of_it_is_missing(
+    environment: tuple[str, str],
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli.commands, ("audit", "--wait", "0", *arguments))
+        return result.exit_code, result.output
+
+    chains: list[EnrichedChain] = CHAINS[:3]
+    symbol, since = chains[0].header.chain, flows.START
+    gap = PollGap(since + 9 * SECOND_NS, since + 30 * SECOND_NS, 7, "upstream", "unreachable")
+    report = PollReport(
+        chain=symbol, provider="dhan", since=since, until=gap.ends, answered=3, gaps=(gap,)
+    )
+    async with instance(*environment) as context:
+        await flows.append_raw(context, chains)
+        await flows.process(context, chains)
+        await store_all(context, 3)
+        async with open_database(environment[1]) as database:
+            assert await add_reports(database, [Reported("a:b:1:polls:r1", "1-0", since, report)])
+        code, said = await asyncio.to_thread(run)
+        assert code == 0
+        assert f"{symbol}: upstream (unreachable), 7 missed" in said
+        assert "3 snapshots present of 10 expected: 7 missed upstream in 1 gap\n" in said
+        with psycopg.connect(environment[1]) as connection:
+            connection.execute("UPDATE coverage SET expected = expected + 2")
+        code, said = await asyncio.to_thread(run)
+        assert (code, "2 UNACCOUNTED for" in said) == (1, True)
+        with psycopg.connect(environment[1]) as connection:
+            connection.execute("UPDATE coverage SET present = 4")
+        code, said = await asyncio.to_thread(run)
+        assert (code, f"{symbol}: coverage 4, stored 3" in said) == (1, True)
+        code, said = await asyncio.to_thread(run, "--json")
+        told = msgspec.json.decode(said)
+        assert (code, told["expected"], told["present"], told["missed_upstream"]) == (1, 12, 4, 7)
+        assert [one["stored"] for one in told["miscounted"]] == [3]
+        assert [one["missed"] for one in told["gaps"]] == [7]
