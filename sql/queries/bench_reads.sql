@@ -33,6 +33,15 @@ CREATE TABLE unpartitioned.market_snapshots (LIKE public.market_snapshots INCLUD
 -- An empty heap like option_contracts.
 CREATE TABLE unpartitioned.option_contracts (LIKE public.option_contracts INCLUDING ALL)
 
+-- name: bench_make_heap_of_candles
+-- An empty heap like contract_candles_1m.
+CREATE TABLE unpartitioned.contract_candles_1m (LIKE public.contract_candles_1m INCLUDING ALL)
+
+-- name: bench_fill_heap_of_candles
+-- The same candles in the order of their key.
+INSERT INTO unpartitioned.contract_candles_1m
+SELECT * FROM public.contract_candles_1m ORDER BY starts, instrument_id
+
 -- name: bench_read_public
 -- Named queries ask the tables as they are shipped.
 SET search_path = public

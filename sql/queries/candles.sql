@@ -124,7 +124,7 @@ FROM (
     WHERE
         leg.ts = ANY(
             ARRAY(
-                SELECT DISTINCT snap.ts
+                SELECT snap.ts
                 FROM market_snapshots AS snap
                 WHERE
                     snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s

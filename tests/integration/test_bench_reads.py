@@ -1,5 +1,6 @@
 """The bench of reads asks the shipped tables and a heap the same, and both answer the same."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ PAST = Past(days=2, snapshots=60, strikes=6)
 def past_url(wheel_server: PostgresServer) -> Iterator[str]:
     with wheel_server.database() as url:
         fill(url, PAST, lambda said: None)
+        asyncio.run(reads.roll(url, PAST))
         yield url
 
 

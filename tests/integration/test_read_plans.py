@@ -1,16 +1,18 @@
 """How the server answers reads: by an index, and of the days that are asked for alone."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 
 from pipeline import history
-from pipeline.clock import SECOND_NS
+from pipeline.candles import contract_candles, refresh_candles
+from pipeline.clock import SECOND_NS, to_ns
 from pipeline.database import Database, Row, Session
 from pipeline.newest import newest_of_chain, newest_of_underlying
 from pipeline.queries import queries
@@ -19,14 +21,15 @@ from stockify.bench.storage.past import Past, fill
 from tests.support.postgres import PostgresServer, open_database
 
 PAST = Past(days=4, snapshots=300, strikes=8)
-BIG = ("market_snapshots", "option_contracts")
 INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Heap Scan")
 MIDDLE = 2  # the day that is asked about
 CHAIN = ("NIFTY", date(2026, 1, 27))
 CALL = "NIFTY-20260127-25000-CE"
-START_NS = int(PAST.session_start(MIDDLE).timestamp()) * SECOND_NS
+START_NS = to_ns(PAST.session_start(MIDDLE))
 NOON_NS = START_NS + 11_000 * SECOND_NS
 END_NS = START_NS + 30_000 * SECOND_NS
+
+ROLLED_NS = 2_400 * SECOND_NS  # of each day; all of it would take the tests' time
 
 Read = Callable[[Database], Awaitable[Any]]
 
@@ -48,14 +51,15 @@ class Asked(NamedTuple):
 
 
 class Explaining:
-    """Explains queries on one connection; `day_of` is the UTC day of each partition or chunk."""
+    """Explains queries on one connection; `days_of` are the UTC days [from, to) of each partition
+    or chunk."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._client = psycopg.ClientCursor(connection)
         self._server = connection
         self._server.prepared_max = 1
         self._server.prepare_threshold = 1_000_000  # only what is told to be
-        self.day_of = self._days()
+        self.days_of = self._days()
 
     def scans_of(self, query: Asked, mode: str = "force_custom_plan") -> list[Scan]:
         """The scans that came to be executed, in a plan for these parameters or for any."""
@@ -71,7 +75,7 @@ class Explaining:
             explain += f" ({', '.join(['%s'] * len(names))})"
         values = [query.parameters[name] for name in names]
         ((found,),) = self._client.execute(explain.encode(), values).fetchall()
-        return [scan for scan in _scans(found[0]["Plan"]) if scan.table in self.day_of]
+        return [scan for scan in _scans(found[0]["Plan"]) if scan.table in self.days_of]
 
     @contextlib.contextmanager
     def without_indexes(self) -> Iterator[None]:
@@ -83,17 +87,19 @@ class Explaining:
             if value == "off":
                 yield
 
-    def _days(self) -> dict[str, date]:
-        is_there = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
-        if self._server.execute(is_there.encode()).fetchone() == (0,):
-            days = [PAST.day(number) for number in range(PAST.days)]
-            return {f"{table}_{day:%Y%m%d}": day for table in BIG for day in days}
-        rows = self._server.execute(
-            "SELECT chunk_name, (range_start AT TIME ZONE 'UTC')::date"
-            " FROM timescaledb_information.chunks WHERE hypertable_name = ANY(%s)",
-            [list(BIG)],
+    def _days(self) -> dict[str, tuple[date, date]]:
+        chunks = self._server.execute("SELECT to_regclass('timescaledb_information.chunks')")
+        if chunks.fetchone() != (None,):
+            rows = self._server.execute(
+                "SELECT chunk_name, (range_start AT TIME ZONE 'UTC')::date,"
+                " (range_end AT TIME ZONE 'UTC')::date FROM timescaledb_information.chunks"
+            ).fetchall()
+            return {name: (starts, ends) for name, starts, ends in rows}
+        parts = self._server.execute(
+            "SELECT relname, right(relname, 8)::date FROM pg_class"
+            " WHERE relispartition AND relkind = 'r'"
         ).fetchall()
-        return dict(rows)
+        return {name: (day, day + timedelta(days=1)) for name, day in parts}
 
 
 @pytest.fixture(scope="module", params=["plain", "timescale"])
@@ -103,7 +109,17 @@ def past_url(request: pytest.FixtureRequest) -> Iterator[str]:
     server: PostgresServer = request.getfixturevalue(name)
     with server.database() as url:
         fill(url, PAST, lambda said: None, beside=False)
+        asyncio.run(rolled(url))
         yield url
+
+
+async def rolled(url: str) -> None:
+    async with open_database(url) as opened:
+        for day in range(PAST.days):
+            start_ns = to_ns(PAST.session_start(day))
+            await refresh_candles(opened, start_ns, start_ns + ROLLED_NS)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ANALYZE")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +171,10 @@ READS: dict[str, Read] = {
     "newest of an underlying": lambda d: newest_of_underlying(d, CHAIN[0], NOON_NS),
     "series": lambda d: chain_series(d, *CHAIN, START_NS, END_NS, 300),
     "iv": lambda d: iv_history(d, CALL, START_NS, END_NS, 300),
+    "candles": lambda d: contract_candles(d, CALL, 60, START_NS, END_NS, 400),
+    "candles of rows": lambda d: contract_candles(
+        d, CALL, 30, START_NS, START_NS + 3_600 * SECOND_NS, 400
+    ),
     "stream": streamed,
 }
 
@@ -171,7 +191,10 @@ async def test_read_uses_an_index_and_the_days_it_asks_for(
         for scan in scans:
             assert scan.kind in INDEXED, (mode, scan)
             assert "ts" in scan.condition, (mode, scan)
-            assert explaining.day_of[scan.table] == PAST.day(MIDDLE), (mode, scan)
+            first, end = explaining.days_of[scan.table]
+            # What an exchange day traded before is asked from midnight in India on.
+            assert PAST.day(MIDDLE - ("candles" in name)) <= first < end, (mode, scan)
+            assert first <= PAST.day(MIDDLE), (mode, scan)
 
 
 async def test_page_of_a_range_without_end_reads_a_page(
@@ -181,7 +204,7 @@ async def test_page_of_a_range_without_end_reads_a_page(
     await history.underlying_history(database, *CHAIN, 0, 2**62, 50)
     for query in asked:
         scans = explaining.scans_of(query)
-        assert {explaining.day_of[scan.table] for scan in scans} <= {PAST.day(0)}
+        assert {explaining.days_of[scan.table][0] for scan in scans} <= {PAST.day(0)}
         assert sum(scan.rows for scan in scans) <= 100
 
 
@@ -196,10 +219,11 @@ async def test_legs_at_instants_are_one_scan_of_the_key(
 
 
 def test_scan_of_everything_is_noticed(explaining: Explaining) -> None:
-    days = {"start": PAST.session_start(0), "end": PAST.session_start(PAST.days)}
+    whole = {"start": PAST.session_start(0), "end": PAST.session_start(PAST.days)}
     with explaining.without_indexes():
-        scans = explaining.scans_of(Asked("uneven_instants", days))
-    assert {explaining.day_of[scan.table] for scan in scans} == set(explaining.day_of.values())
+        scans = explaining.scans_of(Asked("uneven_instants", whole))
+    days = {PAST.day(number) for number in range(PAST.days)}
+    assert {explaining.days_of[scan.table][0] for scan in scans} == days
     assert {scan.kind for scan in scans} == {"Seq Scan"}
 
 
