@@ -220,7 +220,8 @@ async def _finished(
             before["starts"] = bucket_start(before["closed_at"], page.interval_s)
             before["volume"] = before.pop("volume_total", None)
             before = {name: before[name] for name in found[0]}
-        found = filled(found, page.interval_s, series.underlying, before, page.until_ns)
+        every = filled(found, page.interval_s, series.underlying, before, page.until_ns)
+        found = [candle for candle in every if candle["starts"] >= low_ns]
     return found[: -page.limit - 1 : -1] if page.newest_first else found[: page.limit]
 
 
