@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from pipeline import bodies, models
+from pipeline import bodies, models, polls
 from pipeline.entries import Entry, decode_entry
+from pipeline.models import PollReport
 from pipeline.runtime import Context
 from tests.support import bus, chains, provider, servers
 from tests.support.provider import Provider
@@ -215,3 +216,49 @@ async def test_one_budget_spaces_the_requests_of_all_chains(valkey: str, tmp_pat
         await bus.until(lambda: received.value >= first + 8)
         assert loop.time() - began >= 7 * 0.31
         assert {asked["UnderlyingScrip"] for asked in source.asked} == {13, 25}
+
+
+async def poll_reports(url: str) -> list[PollReport]:
+    async with bus.context(url) as context:
+        items = await context.redis.xrange("stream:raw")
+    entries = [decode_entry(*item) for item in items]
+    told = [entry for entry in entries if entry.type == models.RAW_POLLS_TYPE]
+    return [polls.decode_report(entry.data) for entry in told]
+
+
+async def test_every_answer_is_reported_and_what_no_json_is_as_missed(
+    valkey: str, tmp_path: Path
+) -> None:
+    cut = GOOD[:-300]
+    script = [(200, GOOD)] * 3 + [(200, cut)] * 4 + [(200, GOOD)]
+    async with provider.answering(*script) as source, polling(valkey, source, tmp_path) as on:
+        received = on.telemetry.counter("bodies_received", "")
+        await bus.until(lambda: received.value >= 20)
+    told = await poll_reports(valkey)
+    bodies_whole = received.value - 1 - 4  # the list of expiries, and those that were cut
+    assert sum(report.answered for report in told) == bodies_whole
+    gaps = [gap for report in told for gap in report.gaps]
+    assert {(gap.cause, gap.detail) for gap in gaps} == {("upstream", "undecodable")}
+    assert sum(gap.missed for gap in gaps) >= 4
+
+
+async def test_chains_in_line_behind_a_provider_that_is_away_miss_their_polls_too(
+    valkey: str, tmp_path: Path
+) -> None:
+    source = Provider([(200, GOOD)], port=servers.free_port())
+    server = await asyncio.start_server(source.serve, "127.0.0.1", source.port)
+    settings = {"chain_budget": "account", "expiries_per_underlying": 2}
+    async with polling(valkey, source, tmp_path, **settings) as on:
+        received = on.telemetry.counter("bodies_received", "")
+        await bus.until(lambda: received.value >= 6)
+        server.close()
+        source.cut()
+        errors = on.telemetry.counter("provider_errors", "")
+        await bus.until(lambda: errors.value >= 4)
+    found: dict[str, set[str]] = {}
+    for report in await poll_reports(valkey):
+        found.setdefault(report.chain, set()).update(gap.detail for gap in report.gaps)
+    assert found.keys() == {"NIFTY-20310128", "NIFTY-20310204"}
+    # A request that was under way fails in its own way.
+    causes = {"unreachable", "unavailable"}
+    assert all(details and details <= causes for details in found.values()), found

@@ -22,6 +22,7 @@ class Provider:
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: int = 0
     answered: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    connected: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -29,6 +30,7 @@ class Provider:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.connected.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -43,9 +45,15 @@ class Provider:
                     + answer
                 )
                 await writer.drain()
+        self.connected.discard(writer)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+    def cut(self) -> None:
+        """End every connection there is."""
+        for writer in self.connected:
+            writer.close()
 
     def _answer(
         self, path: str, headers: dict[str, str], asked: dict[str, object]
