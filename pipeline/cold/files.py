@@ -6,17 +6,23 @@ A file that is being written has a name of its own until it is whole. Opens no d
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipeline.cold.datasets import LEDGER, Dataset
+from pipeline.cold.datasets import CONTRACTS, LEDGER, Dataset
 from pipeline.cold.lines import Line, SnapshotKey, line_of
 from pipeline.cold.tables import check_schema, schema_of
 from pipeline.errors import ColdStoreError
 from pipeline.models import chain_symbol
 
 COMPRESSION = "zstd"
+# Few different values stand in these columns of legs. In the others dictionaries only cost: without
+# them a leg takes 24 bytes in place of 39, and a third of the time; floats lie byte by byte.
+_REPEATED = frozenset(
+    ("ts", "symbol", "expiry", "strike", "kind", "provider", "rev", "previous_close")
+) | frozenset(("iv_status", "price_source", "greeks_source", "instrument_id"))
 
 
 def part_of(path: Path) -> Path:
@@ -27,8 +33,13 @@ def part_of(path: Path) -> Path:
 @contextlib.contextmanager
 def written(path: Path, dataset: Dataset) -> Iterator[parquet.ParquetWriter]:
     """A writer for a file of a dataset, which is there under its part's name afterwards."""
+    layout: dict[str, Any] = {}
+    if dataset is CONTRACTS:
+        reals = [name for name, kind in dataset.columns if kind == "real"]
+        layout["use_dictionary"] = sorted(_REPEATED)
+        layout["use_byte_stream_split"] = [name for name in reals if name not in _REPEATED]
     with parquet.ParquetWriter(
-        part_of(path), schema_of(dataset), compression=COMPRESSION, store_schema=True
+        part_of(path), schema_of(dataset), compression=COMPRESSION, store_schema=True, **layout
     ) as writer:
         yield writer
 
