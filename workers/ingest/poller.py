@@ -119,8 +119,11 @@ class Poller:
                 continue
             now = context.clock.now_ns()
             request = self._request_context(underlying, expiry, answer)
-            fate = await self._append(RAW_CHAIN_TYPE, request, answer, now)
-            self._reporter.received(symbol, now, answer.body, fate)
+            fate: Fate = "spooled"  # as soon as it is put, also where stopping cuts the wait short
+            try:
+                fate = await self._append(RAW_CHAIN_TYPE, request, answer, now)
+            finally:
+                self._reporter.received(symbol, now, answer.body, fate)
             if not (
                 context.settings.poll_closed_market or calendar.is_open(now, underlying.exchange)
             ):

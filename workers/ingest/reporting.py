@@ -1,8 +1,8 @@
 """Keeps the books of polls beside the spool, and appends what they report to the raw stream.
 
 What the books hold is on disk after every poll, so that a run after a crash goes on where this one
-was cut; what a report says is kept until the outbox has it. A crash between those two appends it twice,
-under one id, and the ledger counts it once. It decides nothing of what counts.
+was cut; what a report says is kept until the outbox has it. A crash between those two appends it
+twice under one id, and the ledger counts it once. It decides nothing of what counts.
 """
 
 import contextlib
