@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     storage_max_bytes: Annotated[
         int, _says("frames a shard of storage holds before it reads no more")
     ] = 64 * 1024 * 1024
+    retention_days: Annotated[
+        int, _says("UTC days of snapshots and contracts kept in Postgres; 0: all of them")
+    ] = 0
     splitter_underlyings: Annotated[
         tuple[str, ...], _says("whose contracts the splitter writes; empty: everybody's")
     ] = ()
@@ -199,6 +202,8 @@ def _check(settings: Settings) -> None:
     for name in _POSITIVE:
         if getattr(settings, name) <= 0:
             raise ConfigError(f"{PREFIX}{name.upper()}: must be above zero")
+    if settings.retention_days < 0:
+        raise ConfigError(f"{PREFIX}RETENTION_DAYS: must not be below zero")
     if len(settings.redis_urls()) > 1 and not settings.redis_cluster:
         raise ConfigError(f"{PREFIX}REDIS_URL: several nodes need {PREFIX}REDIS_CLUSTER=true")
     if settings.redis_cluster and not settings.redis_url:

@@ -5,12 +5,14 @@ import gc
 
 from pipeline import rows
 from pipeline.database import Database
-from pipeline.runtime import Context, run
+from pipeline.runtime import Context, cancel, run
+from workers.storage.keeping import Keeper
 from workers.storage.shard import Shard
 
 # How long one attempt waits for a connection: with the last attempts of a shard together well
 # within the time a worker has to drain.
 CONNECTION_WAIT_S = 2.0
+KEEPER_CONNECTIONS = 2  # the one that holds the lock, and the one for its chores
 CHECK_AFTER_S = 5.0  # in a stream of batches a connection that was lost is told by its use
 
 
@@ -19,14 +21,18 @@ async def store(context: Context) -> None:
     await asyncio.to_thread(rows.warmup)  # seconds where the cache is cold; the heartbeat goes on
     database = Database(
         context.settings.database_url,
-        max_size=2 * context.topics.shards,
+        max_size=2 * context.topics.shards + KEEPER_CONNECTIONS,
         wait_s=CONNECTION_WAIT_S,
         check_after_s=CHECK_AFTER_S,
     )
     await database.open()
     try:
         shards = [Shard(context, database, n) for n in range(context.topics.shards)]
-        await asyncio.gather(*(shard.work() for shard in shards))
+        keeping = asyncio.create_task(Keeper(context, database).work())
+        try:
+            await asyncio.gather(*(shard.work() for shard in shards))
+        finally:
+            await cancel(keeping)
     finally:
         await database.close()
 
