@@ -86,17 +86,20 @@ class Importer:
         has_new = False
         for underlying in manifest.underlyings:
             begun = time.perf_counter()
-            done = await self._load(underlying)
+            done = await self._load(manifest.day, underlying)
             has_new |= done[1] > 0
             yield Imported(manifest.day, underlying, *done, time.perf_counter() - begun)
         # Candles are made anew from rows, so those of underlyings that have none now must not be.
         if has_new and manifest.complete:
             await refresh_candles(self._database, to_ns(start), to_ns(end))
 
-    async def _load(self, underlying: str) -> tuple[int, int, int]:
+    async def _load(self, day: date, underlying: str) -> tuple[int, int, int]:
         """New contracts and snapshots of one underlying, and snapshots known before."""
         lines = files.lines_of(self._whole(underlying, LEDGER))
         stored = await self._stored(lines)
+        await self._check_rows(
+            day, underlying, sum(line.id in stored for line in lines if line.key)
+        )
         fresh = [line for line in lines if line.id not in stored]
         contracts = snapshots = 0
         if fresh:
@@ -110,6 +113,18 @@ class Importer:
         await self._add_coverage(underlying)
         all_snapshots = sum(line.key is not None for line in lines)
         return contracts, snapshots, all_snapshots - snapshots
+
+    async def _check_rows(self, day: date, underlying: str, known: int) -> None:
+        """Raise ColdStoreError where the rows of known lines are gone: they would not come back."""
+        start, end = bounds(day)
+        rows = await self._database.fetch(
+            "snapshots_of_day", underlying=underlying, start=start, end=end
+        )
+        if rows[0]["snapshots"] < known:
+            raise ColdStoreError(
+                f"the database knows {known:,} snapshots of {underlying} on {day}, but their rows "
+                "are gone: retention has dropped the day and not yet forgotten its ledger"
+            )
 
     async def _commit(self, writer: GroupWriter, group: Group) -> int:
         async with self._database.session() as session, session.transaction():

@@ -20,14 +20,15 @@ from pipeline.errors import ColdStoreError
 
 
 async def days_to_export(database: Database, root: Path, now_ns: int) -> list[date]:
-    """Closed days of which the ledger has other lines than the cold store.
+    """Closed days of which the ledger has more lines than the cold store, or which it has in part.
 
-    Reads nothing but the ledger and the manifests. Raises StoreError, ColdStoreError.
+    Fewer lines are those of a day that retention is dropping. Reads nothing but the ledger and the
+    manifests. Raises StoreError, ColdStoreError.
     """
     days = []
     for row in await database.fetch("ledger_by_day"):
         stored = manifests.read_manifest(manifests.directory_of(root, row["day"]))
-        is_there = stored is not None and stored.complete and stored.ledger_lines == row["lines"]
+        is_there = stored is not None and stored.complete and stored.ledger_lines >= row["lines"]
         if is_closed(row["day"], now_ns) and not is_there:
             days.append(row["day"])
     return days

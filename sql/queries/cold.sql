@@ -35,6 +35,12 @@ FROM (
 ) AS seen
 ORDER BY 1
 
+-- name: snapshots_of_day
+-- How many snapshots of an underlying are stored in [start, end).
+SELECT count(*) AS snapshots
+FROM market_snapshots
+WHERE underlying = %(underlying)s AND ts >= %(start)s AND ts < %(end)s
+
 -- name: copy_ledger_out
 -- The lines of an underlying in [start, end).
 COPY (

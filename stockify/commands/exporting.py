@@ -1,6 +1,7 @@
 """`stockify export`: closed days out of Postgres into files that anything reads."""
 
 import asyncio
+import sys
 from datetime import date, datetime
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from pipeline.cold.slices import Exported
 from pipeline.cold.writing import Exporter, days_to_export
 from pipeline.config import Settings
 from pipeline.database import Database
-from pipeline.errors import ConfigError
+from pipeline.errors import ColdStoreError, ConfigError
 from stockify.display import counted
 
 COLD = "cold"  # below the state directory
+FAULTY = 1
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -35,7 +37,8 @@ def export(
 ) -> None:
     """Write closed days as Parquet files, by default below `cold` in the state directory.
 
-    What is exported already and has not changed is not written again.
+    What is exported already and has not changed is not written again. Exits 1 where a day could
+    not be exported.
     """
     if closed == (first is not None) or (last is not None and first is None):
         raise ConfigError("give --day, with or without --until, or --closed")
@@ -50,12 +53,14 @@ def export(
         if not days:
             raise ConfigError("--until is before --day")
     where = root or settings.state_path() / COLD
-    asyncio.run(_export(settings, where, days, underlyings))
+    if not asyncio.run(_export(settings, where, days, underlyings)):
+        sys.exit(FAULTY)
 
 
 async def _export(
     settings: Settings, root: Path, days: list[date] | None, underlyings: tuple[str, ...]
-) -> None:
+) -> bool:
+    """Whether every day was exported; a day that cannot be stands in nobody's way."""
     now_ns = Clock(settings.clock).now_ns()
     database = Database(settings.database_url)
     try:
@@ -65,15 +70,25 @@ async def _export(
             if not days:
                 click.echo("nothing to export: every closed day is there as it is stored")
         exporter = Exporter(database, root, now_ns)
+        failed = 0
         for day in days:
-            has_any = False
-            async for exported in exporter.export(day, underlyings):
-                has_any = True
-                click.echo(told(exported))
-            if not has_any:
-                click.echo(f"{day}: nothing is stored")
+            try:
+                await _export_day(exporter, day, underlyings)
+            except ColdStoreError as error:
+                failed += 1
+                click.echo(f"stockify: {day} is not exported: {error}", err=True)
+        return not failed
     finally:
         await database.close()
+
+
+async def _export_day(exporter: Exporter, day: date, underlyings: tuple[str, ...]) -> None:
+    has_any = False
+    async for exported in exporter.export(day, underlyings):
+        has_any = True
+        click.echo(told(exported))
+    if not has_any:
+        click.echo(f"{day}: nothing is stored")
 
 
 def told(exported: Exported) -> str:

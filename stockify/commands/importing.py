@@ -1,12 +1,13 @@
 """`stockify import`: exported days back into Postgres, each row once."""
 
 import asyncio
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import click
 
 from pipeline.attached import attached_settings
+from pipeline.clock import SECOND_NS, Clock, to_datetime
 from pipeline.cold.manifest import MANIFEST, directory_of
 from pipeline.cold.reading import Imported, Importer
 from pipeline.config import Settings
@@ -14,6 +15,8 @@ from pipeline.database import Database
 from pipeline.errors import ColdStoreError, ConfigError
 from stockify.commands.exporting import COLD, DAY
 from stockify.display import counted
+
+DAY_NS = 86_400 * SECOND_NS
 
 
 @click.command("import")
@@ -54,12 +57,23 @@ async def _import(
         # All of them before anything is written.
         checked = [importer.check(underlyings) for importer in importers]
         for importer, manifest in zip(importers, checked, strict=True):
+            if _is_dropped(manifest.day, settings):
+                click.echo(
+                    f"{manifest.day}: older than STOCKIFY_RETENTION_DAYS={settings.retention_days} "
+                    "keeps; the storage worker will drop it again"
+                )
             if not manifest.complete and not underlyings:
                 click.echo(f"{manifest.day}: the export is not of the whole day")
             async for imported in importer.load(manifest):
                 click.echo(told(imported))
     finally:
         await database.close()
+
+
+def _is_dropped(day: date, settings: Settings) -> bool:
+    """Whether the instance's storage worker drops that day."""
+    kept_from = Clock(settings.clock).now_ns() - settings.retention_days * DAY_NS
+    return bool(settings.retention_days) and day < to_datetime(kept_from).date()
 
 
 def told(imported: Imported) -> str:

@@ -345,6 +345,24 @@ async def test_import_killed_anywhere_is_whole_when_repeated(
         assert cold.contents(url) == cold.contents(origin.url)
 
 
+async def test_day_that_retention_is_dropping_is_left_alone(
+    plain_database_url: str, tmp_path: Path
+) -> None:
+    await _exported(plain_database_url, tmp_path)
+    before = bytes_of(tmp_path)
+    cold.execute(plain_database_url, "DELETE FROM option_contracts")
+    cold.execute(plain_database_url, "DELETE FROM market_snapshots")
+    with pytest.raises(ColdStoreError, match="retention has dropped the day"):
+        await cold.load(plain_database_url, tmp_path / f"day={cold.DAY}")
+    cold.execute(plain_database_url, "DELETE FROM ledger WHERE n > 0 AND id LIKE '%:r1'")
+    async with open_database(plain_database_url) as database:
+        assert await days_to_export(database, tmp_path, cold.LATER) == []
+    cold.execute(plain_database_url, "DELETE FROM ledger")
+    await cold.load(plain_database_url, tmp_path / f"day={cold.DAY}")
+    assert [one.is_known for one in await cold.export(plain_database_url, tmp_path)] == [True] * 2
+    assert bytes_of(tmp_path) == before
+
+
 async def test_rows_that_stand_without_a_line_stop_their_group(
     plain_database_url: str, tmp_path: Path
 ) -> None:
@@ -395,6 +413,10 @@ def test_commands_export_import_and_say_so(
     assert said("export", "--day", "2026-01-20").strip() == "2026-01-20: nothing is stored"
     with wheel_server.database() as url:
         monkeypatch.setenv("STOCKIFY_DATABASE_URL", url)
+        monkeypatch.setenv("STOCKIFY_RETENTION_DAYS", "3")
+        assert "the storage worker will drop it again" in said("import", "--day", day)
+        cold.execute(url, "TRUNCATE ledger, market_snapshots, option_contracts")
+        monkeypatch.setenv("STOCKIFY_RETENTION_DAYS", "0")
         assert "NIFTY: 120 contracts in 15 snapshots, 0 known" in said("import", "--day", day)
         assert "NIFTY: nothing new, 15 snapshots known" in said("import", str(tmp_path / "cold"))
 
