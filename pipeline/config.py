@@ -183,6 +183,7 @@ def _defaults() -> dict[str, Any]:
     return {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
 
 
+LEAST_RETENTION_DAYS = 5
 _CHOICES = {
     "chain_budget": ("account", "chain"),
     "greeks": ("all", "missing"),
@@ -202,8 +203,11 @@ def _check(settings: Settings) -> None:
     for name in _POSITIVE:
         if getattr(settings, name) <= 0:
             raise ConfigError(f"{PREFIX}{name.upper()}: must be above zero")
-    if settings.retention_days < 0:
-        raise ConfigError(f"{PREFIX}RETENTION_DAYS: must not be below zero")
+    if settings.retention_days and settings.retention_days < LEAST_RETENTION_DAYS:
+        raise ConfigError(
+            f"{PREFIX}RETENTION_DAYS: must be 0, or {LEAST_RETENTION_DAYS} and more: candles of"
+            " the last days are still made from rows"
+        )
     if len(settings.redis_urls()) > 1 and not settings.redis_cluster:
         raise ConfigError(f"{PREFIX}REDIS_URL: several nodes need {PREFIX}REDIS_CLUSTER=true")
     if settings.redis_cluster and not settings.redis_url:

@@ -4,7 +4,7 @@ Long values stay at the server, and what is copied from one stream to another ne
 an entry means is not known here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -88,7 +88,7 @@ class Glance(msgspec.Struct, frozen=True):
 
 async def glance(
     redis: Redis, stream: str, *, start: str = "-", end: str = "+", newest_first: bool = False
-) -> AsyncIterator[list[Glance]]:
+) -> AsyncGenerator[list[Glance], None]:
     """Pages of the entries with ids in [start, end], oldest or newest first; none is empty."""
     while True:
         how, at = ("XREVRANGE", (end, start)) if newest_first else ("XRANGE", (start, end))

@@ -48,11 +48,11 @@ async def store_days(database: Database, *ago: int) -> None:
 
 
 async def test_days_before_retention_go_and_later_ones_stay(valkey: str, database_url: str) -> None:
-    async with keeping(valkey, database_url, retention_days=3) as (keeper, database):
-        await store_days(database, 9, 5, 4, 3, 1, 0)
+    async with keeping(valkey, database_url, retention_days=5) as (keeper, database):
+        await store_days(database, 9, 7, 6, 5, 1, 0)
         assert await chore(keeper, "retention") > 0
         assert await chore(keeper, "retention") == 0
-    kept = {TODAY - timedelta(days=ago) for ago in (3, 1, 0)}
+    kept = {TODAY - timedelta(days=ago) for ago in (5, 1, 0)}
     for table, column in (
         ("market_snapshots", "ts"),
         ("option_contracts", "ts"),
@@ -76,11 +76,11 @@ async def test_without_retention_everything_stays(valkey: str, plain_database_ur
 async def test_line_whose_entry_may_come_again_stays_in_the_ledger(
     valkey: str, plain_database_url: str
 ) -> None:
-    async with keeping(valkey, plain_database_url, retention_days=1) as (keeper, database):
-        await store_days(database, 9, 6, 5, 0)
+    async with keeping(valkey, plain_database_url, retention_days=5) as (keeper, database):
+        await store_days(database, 19, 16, 15, 0)
         context: Context = keeper._context
-        # Something received six days ago is in the stream still: it may be delivered once more.
-        await context.redis.xadd(context.topics.enriched(), {"ts": START - 6 * DAY_NS})
+        # Something received sixteen days ago is in the stream still: it may be delivered once more.
+        await context.redis.xadd(context.topics.enriched(), {"ts": START - 16 * DAY_NS})
         await chore(keeper, "retention")
         assert ask(plain_database_url, "SELECT count(*) FROM ledger") == [(3,)]
         await context.redis.delete(context.topics.enriched())
@@ -92,7 +92,7 @@ async def test_line_whose_entry_may_come_again_stays_in_the_ledger(
 async def test_reader_of_an_old_day_holds_retention_off_for_seconds_only(
     valkey: str, plain_database_url: str
 ) -> None:
-    async with keeping(valkey, plain_database_url, retention_days=3) as (keeper, database):
+    async with keeping(valkey, plain_database_url, retention_days=5) as (keeper, database):
         await store_days(database, 9, 0)
         retention = [one for one in keeper.chores() if one.name == "retention"]
         with psycopg.connect(plain_database_url) as reader:
