@@ -1,30 +1,22 @@
 """What a chain tells over time, thinned by the server: put/call ratios, max pain, exposure, skew,
 the volatility at the money and of one contract.
 
-An interval is half-open and named by its start. Below a day intervals are counted from the
-opening at 09:15 IST, from a day on from Monday 00:00 IST. Instants are int ns UTC; rows are dicts,
-absent is None. Raises StoreError.
+An interval is half-open, named by its start, and begins where a candle of that length does
+(`pipeline/buckets.py`). Instants are int ns UTC; rows are dicts, absent is None. Raises StoreError.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
+from pipeline.buckets import check_interval
 from pipeline.clock import to_datetime
 from pipeline.database import Database, Row
 from pipeline.errors import DecodeError
 from pipeline.history import rows_at
 from pipeline.models import ContractId, parse_symbol
 
-DAY_S = 86_400
 MAXIMUM_INTERVALS = 50_000  # a month of minutes; at most so many rows come at once
-_OPENING = datetime(2000, 1, 3, 3, 45, tzinfo=UTC)
-_MONDAY = datetime(2000, 1, 2, 18, 30, tzinfo=UTC)
 _OF_THE_CHAIN = ("starts", "ts_ingest", "provider", "rev", "spot", "forward", "atm_iv")
 _OF_THE_LEG = ("last", "iv", "iv_fit", "iv_provider", "iv_status", "delta")
-
-
-def origin(interval_s: int) -> datetime:
-    """The instant that intervals of a length are counted from."""
-    return _OPENING if interval_s < DAY_S else _MONDAY
 
 
 async def chain_series(
@@ -38,7 +30,7 @@ async def chain_series(
 ) -> list[Row]:
     """The last snapshot of a chain in each interval of `[start_ns, end_ns)`, oldest first: `starts`
     (of the interval) and the fields of `underlying_history`. An interval without a snapshot has no
-    row. Raises StoreError; ValueError if there are more than `MAXIMUM_INTERVALS`.
+    row. Raises StoreError; ValueError for no length of an interval, or over `MAXIMUM_INTERVALS`.
     """
     asked = _asked(underlying, expiry, start_ns, end_ns, interval_s, rev)
     return await database.fetch("chain_series", **asked)
@@ -73,8 +65,7 @@ async def iv_history(
 def _asked(
     underlying: str, expiry: date, start_ns: int, end_ns: int, interval_s: int, rev: int | None
 ) -> Row:
-    if interval_s < 1:
-        raise ValueError(f"not a whole number of seconds: {interval_s}")
+    check_interval(interval_s)
     if (end_ns - start_ns) / 1e9 / interval_s > MAXIMUM_INTERVALS:
         raise ValueError(f"more than {MAXIMUM_INTERVALS} intervals of {interval_s} s")
     return {
@@ -82,7 +73,6 @@ def _asked(
         "expiry": expiry,
         "start": to_datetime(start_ns),
         "end": to_datetime(end_ns),
-        "interval": timedelta(seconds=interval_s),
-        "origin": origin(interval_s),
+        "seconds": interval_s,
         "rev": rev,
     }

@@ -30,7 +30,7 @@ WHERE
     AND {asked_revision}
 
 -- fragment: interval_start
-(extract(epoch FROM date_bin(%(interval)s, snap.ts, %(origin)s)) * 1000000)::bigint * 1000
+(extract(epoch FROM candle_start(snap.ts, %(seconds)s::integer)) * 1000000)::bigint * 1000
 
 -- fragment: last_of_intervals
 -- Which instants are the last of their intervals is read from the key alone, and only they from the
@@ -48,7 +48,7 @@ WHERE
                 snap.underlying = %(underlying)s AND snap.expiry = %(expiry)s
                 AND snap.ts >= %(start)s AND snap.ts < %(end)s
                 AND {asked_revision}
-            GROUP BY date_bin(%(interval)s, snap.ts, %(origin)s)
+            GROUP BY candle_start(snap.ts, %(seconds)s::integer)
         )
     )
 

@@ -157,10 +157,11 @@ async def test_interval_without_a_snapshot_has_no_row(database: Database) -> Non
     ("interval_s", "before_ns"),
     [
         (7_200, 15 * MINUTE_NS),
+        (420, 4 * MINUTE_NS),
         (86_400, 930 * MINUTE_NS),
         (7 * 86_400, 6 * DAY_NS + 930 * MINUTE_NS),
     ],
-    ids=["from the opening", "from midnight in India", "from Monday in India"],
+    ids=["from the opening", "anew each day", "from midnight", "from Monday"],
 )
 async def test_intervals_begin_where_the_exchange_would_have_them(
     database: Database, interval_s: int, before_ns: int
