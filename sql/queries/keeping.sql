@@ -12,6 +12,10 @@ SELECT pg_advisory_unlock(hashtextextended('stockify.keeping', 0))
 -- Drop snapshots and contracts of UTC days before one; gives how many partitions or chunks.
 SELECT drop_days(%(before)s) AS dropped
 
+-- name: set_retention
+-- Have the server itself, where it has policies, drop days of more than so many ago; 0 keeps all.
+SELECT set_retention(%(days)s::integer)
+
 -- name: forget_entries
 -- Remove some lines of the ledger of what was received before an instant.
 DELETE FROM ledger

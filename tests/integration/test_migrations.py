@@ -53,7 +53,7 @@ async def test_each_server_gets_its_own_kind_of_table(
             "SELECT hypertable_name FROM timescaledb_information.hypertables "
             "WHERE hypertable_name NOT LIKE '%candles%' ORDER BY 1"
         )
-        assert rows(url, hypertables) == [("market_snapshots",), ("option_contracts",)]
+        assert rows(url, hypertables) == [("market_snapshots",), ("option_contracts",), ("ticks",)]
         assert await migrations.server_edition(url) == "apache"
 
 

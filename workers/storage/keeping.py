@@ -129,9 +129,13 @@ class Keeper:
 
     async def _retain(self) -> int:
         """Drop what is older than retention keeps; of the small tables some lines at a time."""
-        if not self._context.settings.retention_days:
+        settings = self._context.settings
+        # A server's policies go by its own clock; told or not, what is due is dropped below.
+        is_real = settings.clock == "real"
+        await self._database.fetch("set_retention", days=settings.retention_days * is_real)
+        if not settings.retention_days:
             return 0
-        before = self._today() - timedelta(days=self._context.settings.retention_days)
+        before = self._today() - timedelta(days=settings.retention_days)
         rows = await self._database.fetch("drop_days", before=before)
         dropped: int = rows[0]["dropped"]
         self._dropped.add(dropped)
