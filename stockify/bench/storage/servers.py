@@ -20,6 +20,7 @@ import psycopg
 
 from pipeline import config, migrations
 from pipeline.config import Settings
+from pipeline.queries import statement
 from stockify import plan
 from stockify.bench import embedded
 from stockify.engines.postgres import STOP_STEPS, Postgres, configuration
@@ -56,6 +57,10 @@ def running(directory: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]
                 urls[HYPERTABLE] = stack.enter_context(_in_chroot(directory, root))
         for url in urls.values():
             asyncio.run(migrations.migrate(url))
+            # Storage workers keep nothing while another session does: nobody's turn shall have the
+            # candles of somebody else's rows in it.
+            keeper = stack.enter_context(psycopg.connect(url, autocommit=True))
+            keeper.execute(statement("try_keeping"))
         yield urls
 
 
