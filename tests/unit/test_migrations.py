@@ -1,11 +1,31 @@
 """What is pending, and when the files and the record contradict each other."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import MigrationError
 from pipeline.migrations import Edition, Migration, load, parse, pending
 from tests.support.rooms import CHECKOUT
 
+SQUAWK = Path(sys.executable).with_name("squawk")
+# Findings that are meant. A table that becomes a partitioned one is renamed, made like its pattern
+# and dropped while it is empty; aggregates take the names of the rollup tables. The rest locks a
+# table that is young or has few rows.
+MEANT = {
+    "renaming-table": {"0004_partitions.sql", "0012_tick_partitions.sql"},
+    "ban-drop-table": {
+        "0004_partitions.sql",
+        "0012_tick_partitions.sql",
+        "0018_candle_functions.sql",
+    },
+    "ban-drop-function": {"0018_candle_functions.sql"},
+    "constraint-missing-not-valid": {"0006_chain_shape.sql", "0008_coverage.sql"},
+    "require-concurrent-index-creation": {"0007_ledger_times.sql"},
+}
 FILES = [
     ("0001_all.sql", "CREATE TABLE a ();"),
     ("0002_native.sql", "-- requires: plain\nCREATE TABLE b ();"),
@@ -76,3 +96,27 @@ def test_marks_are_read() -> None:
 def test_shipped_files_have_a_number_each() -> None:
     names = sorted(path.stem for path in (CHECKOUT / "sql").glob("[0-9]*.sql"))
     assert [f"{one.number:04d}_{one.name}" for one in load()] == names
+
+
+def findings(*files: Path) -> dict[str, set[str]]:
+    """The names of the files in which squawk finds something, by rule."""
+    done = subprocess.run(
+        [SQUAWK, "--config", CHECKOUT / ".squawk.toml", "--reporter", "json", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found: dict[str, set[str]] = {}
+    for one in json.loads(done.stdout):
+        found.setdefault(one["rule_name"], set()).add(Path(one["file"]).name)
+    return found
+
+
+def test_shipped_files_have_only_findings_that_are_meant() -> None:
+    assert findings(*sorted((CHECKOUT / "sql").glob("[0-9]*.sql"))) == MEANT
+
+
+def test_dangerous_statement_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "0001_danger.sql"
+    file.write_text("ALTER TABLE ledger ALTER COLUMN n TYPE bigint;")
+    assert findings(file) == {"changing-column-type": {file.name}}
