@@ -89,6 +89,14 @@ async def until(holds: Callable[[], bool], deadline_s: float = 15.0) -> None:
             await asyncio.sleep(0.01)
 
 
+async def begin(consumer: Consumer) -> None:
+    """A consumer joins its group and reads, and hands out nothing."""
+    reading = asyncio.ensure_future(take(consumer, 1))
+    await until(lambda: consumer._beats is not None or reading.done())
+    assert not reading.done()
+    await cancel(reading)
+
+
 async def silence(consumer: Consumer) -> None:
     """A consumer tells of itself no more, as one in a process that was stopped."""
     beats, consumer._beats = consumer._beats, None
