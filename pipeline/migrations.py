@@ -17,6 +17,7 @@ from pipeline.database import Database, Session
 from pipeline.errors import MigrationError
 
 Edition = Literal["plain", "apache", "community"]
+State = Literal["applied", "pending", "not for"]
 
 # What a mark is satisfied by. Without TimescaleDB's own licence the policies, the columnstore and
 # continuous aggregates are refused by the server.
@@ -51,6 +52,18 @@ class Migration(msgspec.Struct, frozen=True):
         return edition in _SATISFIED_BY[self.requires]
 
 
+class Plan(msgspec.Struct, frozen=True):
+    """What a server is, and how each file stands to it: applied, pending, or not for it."""
+
+    edition: Edition
+    files: list[tuple[State, Migration]]
+
+    @property
+    def pending(self) -> list[Migration]:
+        """What `migrate` would apply."""
+        return [migration for state, migration in self.files if state == "pending"]
+
+
 def load() -> list[Migration]:
     """The migrations of `sql/`, by number. Raises MigrationError if two have one number."""
     files = [
@@ -80,8 +93,9 @@ def parse(files: Iterable[tuple[str, str]]) -> list[Migration]:
     return [found[number] for number in sorted(found)]
 
 
-async def plan(url: str, files: list[Migration] | None = None) -> list[Migration]:
-    """What `migrate` would apply now; changes nothing. Raises MigrationError or StoreError."""
+async def plan(url: str, files: list[Migration] | None = None) -> Plan:
+    """How the files stand to a server; changes nothing. Raises MigrationError or StoreError."""
+    every = files if files is not None else load()
     database = Database(url, max_size=1)
     await database.open()
     try:
@@ -89,7 +103,12 @@ async def plan(url: str, files: list[Migration] | None = None) -> list[Migration
             edition, applied = await _edition(session), await _applied(session)
     finally:
         await database.close()
-    return pending(files if files is not None else load(), applied, edition)
+    waiting = {migration.number for migration in pending(every, applied, edition)}
+
+    def state(number: int) -> State:
+        return "applied" if number in applied else "pending" if number in waiting else "not for"
+
+    return Plan(edition, [(state(one.number), one) for one in every])
 
 
 async def migrate(url: str, files: list[Migration] | None = None) -> list[Migration]:

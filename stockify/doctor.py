@@ -207,8 +207,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Check]:
         yield Check(Mark.GOOD, "database", "the embedded one, not running now")
         return
     try:
-        edition = await migrations.server_edition(settings.database_url)
-        waiting = await migrations.plan(settings.database_url)
+        standing = await migrations.plan(settings.database_url)
     except StockifyError as error:
         yield Check(Mark.BAD, "database", str(error), "start it, or correct STOCKIFY_DATABASE_URL")
         return
@@ -217,9 +216,9 @@ async def _postgres(settings: Settings) -> AsyncIterator[Check]:
         "apache": "TimescaleDB, Apache edition: hypertables",
         "community": "TimescaleDB, Community edition: hypertables, columnstore, policies",
     }
-    yield Check(Mark.GOOD, "database", words[edition])
-    if waiting:
-        names = ", ".join(f"{each.number:04d}_{each.name}" for each in waiting)
+    yield Check(Mark.GOOD, "database", words[standing.edition])
+    if standing.pending:
+        names = ", ".join(f"{each.number:04d}_{each.name}" for each in standing.pending)
         yield Check(Mark.POOR, "schema", f"pending: {names}", "stockify migrate")
     else:
         yield Check(Mark.GOOD, "schema", "up to date")

@@ -1,6 +1,9 @@
 """Migrations on real servers, with TimescaleDB and without."""
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import psycopg
 import pytest
@@ -35,10 +38,48 @@ def numbers(applied: list[Migration]) -> list[int]:
 
 async def test_plan_is_what_migrate_then_does(postgres_server: PostgresServer) -> None:
     with postgres_server.empty_database() as url:
-        planned = await migrations.plan(url)
+        planned = (await migrations.plan(url)).pending
         assert rows(url, "SELECT to_regclass('schema_migrations')") == [(None,)]
         assert numbers(await migrations.migrate(url)) == numbers(planned) != []
-        assert await migrations.plan(url) == await migrations.migrate(url) == []
+        assert (await migrations.plan(url)).pending == await migrations.migrate(url) == []
+
+
+def command(url: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        (sys.executable, "-m", "stockify", "migrate", *options),
+        env={**os.environ, "STOCKIFY_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_plan_says_how_each_file_stands_to_the_server(wheel_server: PostgresServer) -> None:
+    with wheel_server.database() as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("DELETE FROM schema_migrations WHERE number = 12")
+        said = command(url, "--plan")
+        assert rows(url, "SELECT * FROM schema_migrations WHERE number = 12") == []
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert lines[0] == "the server: PostgreSQL with native partitions"
+    assert len(lines) == 1 + len(migrations.load())
+    assert {
+        "not for it 0001_timescaledb",
+        "applied    0003_snapshots",
+        "pending    0012_tick_partitions",
+    } <= set(lines)
+
+
+def test_command_refuses_a_changed_file_and_exits_1(wheel_server: PostgresServer) -> None:
+    with wheel_server.database() as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE schema_migrations SET checksum = 'x' WHERE number = 3")
+        for options in ((), ("--plan",)):
+            said = command(url, *options)
+            assert said.returncode == 1
+            assert "migration 0003_snapshots was changed after it was applied" in said.stderr
+            assert "Traceback" not in said.stderr
 
 
 async def test_each_server_gets_its_own_kind_of_table(
