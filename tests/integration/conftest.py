@@ -1,5 +1,6 @@
 """The servers of a session: one Valkey, emptied before each test, and a Postgres of each kind."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -35,10 +36,21 @@ def timescale_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["plain", "timescale"])
+@pytest.fixture(scope="session")
+def given_server() -> Iterator[PostgresServer]:
+    with postgres.given_server() as server:
+        yield server
+
+
+KINDS = {"plain": "wheel_server", "timescale": "timescale_server"}
+if postgres.GIVEN_URL in os.environ:
+    KINDS["given"] = "given_server"
+
+
+@pytest.fixture(params=KINDS)
 def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
-    """Each kind of server in turn."""
-    name = "wheel_server" if request.param == "plain" else "timescale_server"
+    """Each kind of server in turn; a third where STOCKIFY_TEST_TIMESCALE_URL gives one."""
+    name = KINDS[request.param]
     server: PostgresServer = request.getfixturevalue(name)
     return server
 

@@ -31,6 +31,7 @@ STATEMENT_S = 60.0  # making and dropping a database waits for every other backe
 CHROOT_SCRIPT = Path(__file__).with_name("timescale_chroot.sh")
 _CHROOT_PROGRAMS = "/usr/lib/postgresql/17/bin"
 _TEMPLATE = "stockify_template"
+GIVEN_URL = "STOCKIFY_TEST_TIMESCALE_URL"
 # Tests make and drop many databases; a crash of the machine may take them.
 _FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off")
 
@@ -41,6 +42,11 @@ class PostgresServer:
     def __init__(self, launch: Launch, url: str, log: Path) -> None:
         self.launch, self.url, self._log = launch, url, log
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be asked to drop a database."""
+        return self.process is not None
 
     def start(self) -> None:
         with open(self._log, "ab") as log:
@@ -120,7 +126,7 @@ class PostgresServer:
         try:
             yield self.database_url(name)
         finally:
-            if self.process is not None:
+            if self.is_up:
                 self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _execute(self, statement: str) -> None:
@@ -129,6 +135,27 @@ class PostgresServer:
             self.url, autocommit=True, connect_timeout=int(STOP_S), options=bounded
         ) as connection:
             connection.execute(statement.encode())
+
+
+class GivenServer(PostgresServer):
+    """A server that somebody else runs: databases are made in it, but it is never stopped."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.process = url, None
+
+    @property
+    def is_up(self) -> bool:
+        return True
+
+    def start(self) -> None:
+        psycopg.connect(self.url, connect_timeout=int(STOP_S)).close()
+        self._execute(f"DROP DATABASE IF EXISTS {_TEMPLATE} WITH (FORCE)")
+
+    def stop(self) -> None:
+        self._execute(f"DROP DATABASE IF EXISTS {_TEMPLATE} WITH (FORCE)")
+
+    def kill(self) -> None:
+        pytest.skip("this server is not the test's to kill")
 
 
 @contextlib.asynccontextmanager
@@ -219,6 +246,15 @@ def running_timescale() -> Iterator[PostgresServer]:
     finally:
         shutil.rmtree(root / inside.lstrip("/"), ignore_errors=True)
         (root / f"{inside}.password".lstrip("/")).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def given_server() -> Iterator[PostgresServer]:
+    """The server of STOCKIFY_TEST_TIMESCALE_URL, of whichever edition it is; its URL ends with the
+    name of a database that may be connected to, and its user makes databases."""
+    server = GivenServer(os.environ[GIVEN_URL])
+    with _started(server):
+        yield server
 
 
 @contextlib.contextmanager
