@@ -181,7 +181,7 @@ async def test_claimed_away_chain_is_not_written_by_its_former_owner(valkey: str
 
 
 async def test_killed_process_neither_loses_nor_doubles_a_contract(valkey: str) -> None:
-    count, strikes = 300, 40
+    count, strikes = 150, 40
     async with bus.context(valkey) as context:
         await bus.append(
             context, "stream:enriched", *(chain_entry(number, strikes) for number in range(count))
