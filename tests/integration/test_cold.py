@@ -413,7 +413,7 @@ def test_commands_export_import_and_say_so(
     assert said("export", "--day", "2026-01-20").strip() == "2026-01-20: nothing is stored"
     with wheel_server.database() as url:
         monkeypatch.setenv("STOCKIFY_DATABASE_URL", url)
-        monkeypatch.setenv("STOCKIFY_RETENTION_DAYS", "3")
+        monkeypatch.setenv("STOCKIFY_RETENTION_DAYS", "5")
         assert "the storage worker will drop it again" in said("import", "--day", day)
         cold.execute(url, "TRUNCATE ledger, market_snapshots, option_contracts")
         monkeypatch.setenv("STOCKIFY_RETENTION_DAYS", "0")
