@@ -110,11 +110,25 @@ async def ended(task: "asyncio.Future[Any]") -> None:
 
 
 async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> list[Entry]:
-    """The next `wanted` entries of a consumer; fails when they do not come in time."""
+    """The next `wanted` entries of a consumer; TimeoutError when they do not come in time.
+
+    By a task and not by `asyncio.timeout`, which asks once: Python 3.11's `wait_for`, through which
+    redis-py writes, can lose a cancellation, and then this would wait for ever.
+    """
+    reading = asyncio.ensure_future(_taken(consumer, wanted))
+    try:
+        await asyncio.wait([reading], timeout=deadline_s)
+        if not reading.done():
+            raise TimeoutError(f"fewer than {wanted} entries within {deadline_s:g} s")
+        return await reading
+    finally:
+        await cancel(reading)
+
+
+async def _taken(consumer: Consumer, wanted: int) -> list[Entry]:
     taken: list[Entry] = []
-    async with asyncio.timeout(deadline_s):
-        async for batch in consumer.batches(count=wanted, block_ms=50):
-            taken += batch
-            if len(taken) >= wanted:
-                break
+    async for batch in consumer.batches(count=wanted, block_ms=50):
+        taken += batch
+        if len(taken) >= wanted:
+            break
     return taken
