@@ -125,6 +125,14 @@ async def take(consumer: Consumer, wanted: int, *, deadline_s: float = 8.0) -> l
         await cancel(reading)
 
 
+async def nothing(batches: AsyncIterator[Any], seconds: float) -> None:
+    """For so long nothing comes; then it is read no more."""
+    coming = asyncio.ensure_future(anext(batches))
+    await asyncio.wait([coming], timeout=seconds)
+    assert not coming.done()
+    await cancel(coming)
+
+
 async def _taken(consumer: Consumer, wanted: int) -> list[Entry]:
     taken: list[Entry] = []
     async for batch in consumer.batches(count=wanted, block_ms=50):
