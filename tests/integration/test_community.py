@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from pipeline import migrations
 from pipeline.queries import queries
@@ -18,6 +20,32 @@ SNAPSHOTS = 41
 EVERY_S = 15
 SIZE = CONTRACTS * SNAPSHOTS
 COMPRESSED_PERCENT = 60
+
+MORNING = f"""
+INSERT INTO instruments (
+    symbol, underlying, expiry, strike, kind, provider, valid_from, valid_to
+)
+SELECT 'NIFTY-20260127-' || (25000 + 50 * n) || '-CE', 'NIFTY', '2026-01-27',
+    25000 + 50 * n, 'call', 'dhan', '{DAY:%Y-%m-%d}Z', 'infinity'
+FROM generate_series(1, {CONTRACTS}) AS n;
+INSERT INTO coverage (minute, symbol, provider, expected, present, missed_upstream)
+SELECT date_trunc('minute', '{OPEN.isoformat()}'::timestamptz) + n * INTERVAL '1 minute',
+    'NIFTY-20260127', 'dhan', 4, 4 - n % 2, n % 2
+FROM generate_series(0, 9) AS n;
+INSERT INTO market_snapshots (
+    ts, seq, spot, forward, years, rate, expiry, forward_pairs, n, rev, underlying,
+    provider, epoch, model, forward_source
+)
+SELECT '{OPEN.isoformat()}'::timestamptz + n * INTERVAL '{EVERY_S} s', n, 25000 + n, 25010,
+    0.02, 0.065, '2026-01-27', 1, {CONTRACTS}, 1, 'NIFTY', 'dhan', 'e1', 'black76', 'pairs'
+FROM generate_series(0, {SNAPSHOTS - 1}) AS n;
+INSERT INTO option_contracts (
+    ts, instrument_id, last, iv, volume, open_interest, rev, iv_status, price_source,
+    greeks_source
+)
+SELECT snap.ts, instrument_id, 100 + snap.seq, 0.125, snap.seq * 10, 75, 1, 0, 1, 1
+FROM market_snapshots AS snap CROSS JOIN instruments;
+"""  # noqa: S608 - numbers and instants of ours
 
 _PLACE = re.compile(r"%\((\w+)\)s")
 _PLANNED = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
@@ -39,29 +67,7 @@ def empty() -> Iterator[Community]:
 @pytest.fixture(scope="module")
 def community(empty: Community) -> Community:
     """The database with snapshots of one morning."""
-    empty.run(
-        f"""
-        INSERT INTO instruments (
-            symbol, underlying, expiry, strike, kind, provider, valid_from, valid_to
-        )
-        SELECT 'NIFTY-20260127-' || (25000 + 50 * n) || '-CE', 'NIFTY', '2026-01-27',
-            25000 + 50 * n, 'call', 'dhan', '{DAY:%Y-%m-%d}Z', 'infinity'
-        FROM generate_series(1, {CONTRACTS}) AS n;
-        INSERT INTO market_snapshots (
-            ts, seq, spot, forward, years, rate, expiry, forward_pairs, n, rev, underlying,
-            provider, epoch, model, forward_source
-        )
-        SELECT '{OPEN.isoformat()}'::timestamptz + n * INTERVAL '{EVERY_S} s', n, 25000 + n, 25010,
-            0.02, 0.065, '2026-01-27', 1, {CONTRACTS}, 1, 'NIFTY', 'dhan', 'e1', 'black76', 'pairs'
-        FROM generate_series(0, {SNAPSHOTS - 1}) AS n;
-        INSERT INTO option_contracts (
-            ts, instrument_id, last, iv, volume, open_interest, rev, iv_status, price_source,
-            greeks_source
-        )
-        SELECT snap.ts, instrument_id, 100 + snap.seq, 0.125, snap.seq * 10, 75, 1, 0, 1, 1
-        FROM market_snapshots AS snap CROSS JOIN instruments;
-        """  # noqa: S608 - numbers and instants of ours
-    )
+    empty.run(MORNING)
     return empty
 
 
@@ -119,6 +125,81 @@ def test_named_queries_are_planned(empty: Community) -> None:
         except StatementError as error:
             refused[name] = str(error)
     assert refused == {}
+
+
+_RANGE: dict[str, Any] = {"start": DAY, "end": DAY + timedelta(days=1)}
+_CHAIN: dict[str, Any] = {"underlying": "NIFTY", "expiry": date(2026, 1, 27)}
+_AT = OPEN + timedelta(seconds=10 * EVERY_S)
+_LEGS: dict[str, Any] = {
+    "instants": [OPEN, _AT],
+    "first": OPEN,
+    "last": _AT,
+    "instrument_ids": [1, 2],
+}
+READS: list[tuple[str, dict[str, Any]]] = [
+    ("underlyings", {}),
+    ("instruments_of_chain", _CHAIN),
+    ("chain_instants", {**_CHAIN, **_RANGE, "providers": ["dhan"], "rev": None, "limit": 7}),
+    (
+        "chain_instants_newest_first",
+        {**_CHAIN, **_RANGE, "providers": ["dhan"], "rev": None, "limit": 7},
+    ),
+    (
+        "underlying_history",
+        {
+            **{"underlying": "NIFTY", **_RANGE, "rev": None, "limit": 5},
+            **{"after_ts": OPEN, "after_expiry": _CHAIN["expiry"]},
+        },
+    ),
+    ("chain_history_newest_first", {**_CHAIN, **_RANGE, "rev": 1, "limit": 5}),
+    ("chain_snapshot_as_of", {**_CHAIN, "since": DAY, "at": _AT, "rev": None}),
+    ("chain_legs", {**_CHAIN, "ts": _AT, "rev": 1, "provider": "dhan"}),
+    ("legs_at", _LEGS),
+    ("newest_legs_at", {**_LEGS, "rev": None}),
+    ("chain_series", {**_CHAIN, **_RANGE, "seconds": 60, "rev": None}),
+    ("chain_points", {**_CHAIN, **_RANGE, "seconds": 60, "rev": None}),
+    ("legs_between", {**_CHAIN, "start": OPEN, "end": _AT, "rev": None}),
+    ("coverage_minutes", {"symbol": "NIFTY-20260127", **_RANGE}),
+    (
+        "contract_candles_live",
+        {**_CHAIN, **_RANGE, "seconds": 60, "instrument_ids": [1]},
+    ),
+    ("underlying_candles_live", {**_CHAIN, **_RANGE, "seconds": 300}),
+]
+
+
+_WITHOUT_ORDER = {"legs_at"}  # its reader finds them by their key
+
+
+def answered(rows: list[dict[str, Any]], name: str) -> list[str]:
+    texts = [row["row"] for row in rows]
+    return sorted(texts) if name in _WITHOUT_ORDER else texts
+
+
+def turn(community: Community, call: str) -> None:
+    """Turn the chunks of what is stored into columns, or back."""
+    for big in ("option_contracts", "market_snapshots"):
+        community.run(f"SELECT {call}(c) FROM show_chunks('{big}') AS c")  # noqa: S608 - ours
+
+
+@pytest.mark.parametrize("are_columns", [False, True], ids=["rows", "columns"])
+def test_reads_answer_as_on_plain_postgresql(
+    community: Community, plain_database_url: str, are_columns: bool
+) -> None:
+    if are_columns:
+        turn(community, "compress_chunk")
+    with psycopg.connect(plain_database_url, row_factory=dict_row) as plain:
+        plain.execute("SET TIME ZONE 'UTC'")
+        plain.execute("SELECT make_day('2026-01-20')")
+        plain.execute(MORNING.encode())
+        for name, parameters in READS:
+            query = community.rendered(name, **parameters)
+            asked = f"SELECT row_to_json(found)::text AS row FROM ({query}) AS found"  # noqa: S608
+            truth = answered(plain.execute(asked.encode()).fetchall(), name)
+            assert truth, name
+            assert answered(community.rows(asked), name) == truth, name
+    if are_columns:
+        turn(community, "decompress_chunk")
 
 
 def test_minutes_are_refreshed_and_read_by_the_same_names(community: Community) -> None:
