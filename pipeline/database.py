@@ -162,10 +162,19 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """A connection for as long as the block lasts. Raises StoreUnavailable."""
+        """A connection for as long as the block lasts. Raises StoreUnavailable.
+
+        One to a server that writes nothing any more is not used again: of several hosts the one
+        that does is looked for anew.
+        """
         with _mapped():
             async with self._pool.connection() as connection:
-                yield Session(connection)
+                try:
+                    yield Session(connection)
+                except StoreUnavailable as error:
+                    if getattr(error.__cause__, "sqlstate", None) == _READ_ONLY:
+                        await connection.close()
+                    raise
                 self._used[connection] = time.monotonic()
 
     async def fetch(self, name: str, /, **parameters: Any) -> list[Row]:

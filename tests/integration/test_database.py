@@ -114,3 +114,15 @@ async def test_error_of_a_copy_out_is_a_store_error(database: Database) -> None:
         ):
             await anext(buffers)
     assert not isinstance(raised.value, StoreUnavailable)
+
+
+async def test_connection_that_has_become_read_only_is_not_used_again(
+    plain_database_url: str,
+) -> None:
+    async with open_database(plain_database_url) as opened:
+        async with opened.session() as session:
+            await session.run_script("SET default_transaction_read_only = on")
+        with pytest.raises(StoreUnavailable, match="25006"):
+            await write(opened, chains.enriched(5, ts_ingest=START))
+        written = await write(opened, chains.enriched(5, ts_ingest=START))
+    assert written.snapshots == 1
