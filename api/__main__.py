@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,7 +19,7 @@ from api.sockets import RESTART, Closing, end_session
 from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.latest import Latest
-from pipeline.runtime import Context, cancel, connect, pause, run
+from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
 from pipeline.schemas import Registry
 from pipeline.watch import Watch
 
@@ -62,6 +63,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
+        heartbeats=partial(heartbeats, context.redis),
         replica=replica,
         limits=limits,
     )

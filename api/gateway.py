@@ -1,6 +1,7 @@
 """What every part of the gateway shares, made once by the composition root."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.config import Settings
 from pipeline.database import Database
 from pipeline.errors import StoreUnavailable
 from pipeline.latest import Latest
+from pipeline.runtime import Heartbeat
 from pipeline.schemas import Registry
 from pipeline.telemetry import Counter, Telemetry
 
@@ -49,6 +51,7 @@ class Gateway:
     hub: Hub
     requests: Counter
     messages_sent: Counter
+    heartbeats: Callable[[], Awaitable[list[Heartbeat]]]
     replica: Database | None = None
     limits: Limits = field(default_factory=Limits)
     # The task of each open socket session, and the future that ends it.

@@ -11,8 +11,10 @@ from api.gateway import Gateway, gateway_of
 from pipeline.clock import SECOND_NS, to_rfc3339
 from pipeline.database import Database
 from pipeline.errors import DecodeError, StockifyError
+from pipeline.runtime import Heartbeat
 
 CHECK_S = 2.0  # a part that has not answered by then is called away
+REASON_LENGTH = 160
 
 
 @get("/healthz", opt={"is_open": True})
@@ -24,7 +26,8 @@ async def healthz() -> Response[bytes]:
 
 @get("/readyz", opt={"is_open": True})
 async def readyz(request: AnyRequest) -> Response[bytes]:
-    """Whether Redis and Postgres answer, and the age of the newest data; 503 when not ready."""
+    """Whether Redis and Postgres answer, how the workers are, and the age of the newest data; 503
+    when not ready."""
     report = await readiness(gateway_of(request))
     return Response(
         msgspec.json.encode(report),
@@ -36,8 +39,8 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
 
 async def readiness(gateway: Gateway) -> dict[str, Any]:
     """`ready`, `degraded` (of use, but something is wrong) or `not_ready`, each with `reasons`."""
-    redis, database, replica = await asyncio.gather(
-        _redis(gateway), _database(gateway.database), _replica(gateway.replica)
+    redis, database, replica, workers = await asyncio.gather(
+        _redis(gateway), _database(gateway.database), _replica(gateway.replica), _workers(gateway)
     )
     needed = (redis, replica or database)
     away = [part["reason"] for part in needed if not part["is_up"]]
@@ -49,6 +52,11 @@ async def readiness(gateway: Gateway) -> dict[str, Any]:
             notes.append("Redis does not tell of changes (notify-keyspace-events wants K and $)")
         if not gateway.hub.is_connected:
             notes.append("the subscription to Redis is being restored")
+    notes += [
+        f"{worker.service} is degraded: {worker.reason[:REASON_LENGTH]}"
+        for worker in workers
+        if worker.state == "degraded"
+    ]
     data = redis.pop("data", {})
     if not data:
         notes.append("no data yet")
@@ -61,6 +69,7 @@ async def readiness(gateway: Gateway) -> dict[str, Any]:
             "is_up": gateway.hub.is_notifying is True,
             "is_subscribed": gateway.hub.is_connected,
         },
+        "workers": [{"service": worker.service, "state": worker.state} for worker in workers],
     }
     return {"status": status, "reasons": away + notes, "checks": checks, "data": data}
 
@@ -82,6 +91,16 @@ async def _redis(gateway: Gateway) -> dict[str, Any]:
         for name, ts in sorted(newest.items())
     }
     return {"is_up": True, "data": data}
+
+
+async def _workers(gateway: Gateway) -> list[Heartbeat]:
+    """What the other processes say of themselves; none where Redis does not tell."""
+    try:
+        async with asyncio.timeout(CHECK_S):
+            found = await gateway.heartbeats()
+    except (StockifyError, TimeoutError):
+        return []
+    return [one for one in found if one.service != "gateway"]
 
 
 async def _database(database: Database | None) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from redis.exceptions import RedisError
 
 from pipeline import config, layout, topics
 from pipeline.clock import Clock
-from pipeline.cluster import ClusterRedis, Nodes
+from pipeline.cluster import ClusterRedis, Nodes, primaries
 from pipeline.config import Settings
-from pipeline.errors import ConfigError
+from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.telemetry import Telemetry
 from pipeline.topics import Topics
 
@@ -165,6 +165,33 @@ async def attach(
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await asyncio.wait_for(client.delete(_heartbeat_key(context)), LAST_WORD_S)
         await client.aclose()
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a process last said of itself; one that fell silent says nothing any more."""
+
+    service: str
+    state: str
+    reason: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+
+
+async def heartbeats(redis: Redis) -> list[Heartbeat]:
+    """Every process there is, by service. Raises BusUnavailable."""
+    found: list[Heartbeat] = []
+    try:
+        for server in await primaries(redis):
+            async for key in server.scan_iter(match=topics.HEARTBEATS, count=1_000):
+                data = await redis.get(key)
+                if data is not None:
+                    found.append(_decode_heartbeat(data))
+    except (RedisError, OSError) as error:
+        raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
+    return sorted(found, key=lambda one: (one.service, one.host, one.pid))
 
 
 async def check_bus(context: Context) -> None:

@@ -1,12 +1,14 @@
 """A gateway with a replica: history comes from it alone, and readiness tells of both servers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from pipeline.database import Database
-from tests.support import chains, gateway
+from pipeline.runtime import attach
+from tests.support import bus, chains, gateway
 from tests.support.gateway import Gateway
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.servers import free_port
@@ -58,7 +60,7 @@ async def test_without_a_replica_the_primary_is_read_and_nothing_else_is_shown(
     async with gateway.running(valkey, primary_url) as running:
         assert (await running.get(HISTORY)).status_code == 404
         _, report = await readiness(running)
-    assert report["checks"].keys() == {"redis", "database", "notifications"}
+    assert report["checks"].keys() == {"redis", "database", "notifications", "workers"}
 
 
 async def test_replica_that_is_away_is_an_error_and_not_the_load_of_the_primary(
@@ -92,3 +94,22 @@ async def test_standing_of_a_server_that_follows_none_has_no_delay(primary_url: 
 async def standing(database: Database) -> dict[str, Any]:
     (row,) = await database.fetch("replica_standing")
     return row
+
+
+async def test_readiness_tells_of_a_worker_that_is_in_trouble(
+    valkey: str, primary_url: str
+) -> None:
+    async with (
+        gateway.running(valkey, primary_url) as running,
+        bus.context(valkey, "storage") as context,
+        attach("storage", context.settings, context.clock, context.telemetry, context.stopping),
+    ):
+        await running.publish(chains.enriched(5), 1)
+        context.telemetry.set_state("degraded", "Postgres: 25006 cannot execute COPY FROM")
+        async with asyncio.timeout(15):
+            while not (await readiness(running))[1]["reasons"]:
+                await asyncio.sleep(0.05)
+        status, report = await readiness(running)
+    assert (status, report["status"]) == (200, "degraded")
+    assert report["reasons"] == ["storage is degraded: Postgres: 25006 cannot execute COPY FROM"]
+    assert {"service": "storage", "state": "degraded"} in report["checks"]["workers"]
