@@ -57,15 +57,20 @@ Worker = Callable[[Context], Awaitable[None]]
 
 
 class _Sending:
-    """Has what a connection says that ended under its caller read as a lost connection.
+    """Says how a connection ended, and loses no cancellation.
 
     uvloop says RuntimeError of a socket that was reset; redis-py has no writer any more when
-    another call on the same connection has met its end.
+    another call on the same connection has met its end. And it writes under `asyncio.wait_for`,
+    which before Python 3.12 now and then answers in place of being cancelled: who had a deadline
+    would wait for ever.
     """
 
     _writer: Any
+    disconnect: Any
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             await super().send_packed_command(command, check_health)  # type: ignore[misc]
         except RuntimeError as error:
@@ -76,6 +81,9 @@ class _Sending:
             if self._writer is not None:
                 raise
             raise RedisConnectionError("this connection has ended") from error
+        if task and task.cancelling() > cancelled:
+            await self.disconnect(nowait=True)  # nobody waits for the answer
+            raise asyncio.CancelledError
 
 
 class _Connection(_Sending, redis_client.Connection):

@@ -1,6 +1,8 @@
 """What a worker's connections to Redis say when they are lost, on the loop that workers run on."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 import uvloop
@@ -29,3 +31,35 @@ def test_use_of_a_connection_that_was_reset_meanwhile_is_a_lost_connection(
     valkey_process: servers.RedisServer,
 ) -> None:
     uvloop.run(use_after_reset(valkey_process.port))
+
+
+async def cancel_as_the_write_ends(port: int) -> None:
+    client = connect_to(f"redis://127.0.0.1:{port}/0", retries=0, single=True)
+    try:
+        await client.ping()
+        connection: Any = client.connection
+        is_written = asyncio.Event()
+
+        async def write(_command: object) -> None:
+            await is_written.wait()
+
+        connection._send_packed_command = write
+        task = asyncio.create_task(connection.send_packed_command(b"PING", check_health=False))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        is_written.set()  # the write ends in the next round of the loop, and then it is cancelled
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not connection.is_connected
+        del connection._send_packed_command
+        assert await client.ping()
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+def test_cancellation_in_the_moment_in_which_a_command_is_written_is_not_lost(
+    valkey_process: servers.RedisServer, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    run(cancel_as_the_write_ends(valkey_process.port))
