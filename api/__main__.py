@@ -9,13 +9,13 @@ from typing import Any
 
 import uvicorn
 
+from api.access.auth import Verifier
 from api.app import create_app
-from api.auth import Verifier
 from api.gateway import Gateway, Limits
 from api.health import readiness
-from api.hub import Hub
-from api.protocol import Protocol
-from api.sockets import RESTART, Closing, end_session
+from api.live.hub import Hub
+from api.live.protocol import Protocol
+from api.live.sockets import RESTART, Closing, end_session
 from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.latest import Latest

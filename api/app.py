@@ -7,11 +7,13 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from api import analytics, chains, health, history, openapi, page, registry, sockets
-from api.auth import guard
+from api import health, openapi, page
+from api.access.auth import guard
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
+from api.live import sockets
+from api.rest import analytics, chains, history, registry
 
 
 def create_app(gateway: Gateway) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
-from api.auth import Verifier
-from api.backlog import BACKLOG_BYTES
-from api.hub import Hub
+from api.access.auth import Verifier
+from api.live.backlog import BACKLOG_BYTES
+from api.live.hub import Hub
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.database import Database

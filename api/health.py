@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Response, get
 
-from api.answers import AnyRequest
 from api.gateway import Gateway, gateway_of
+from api.rest.answers import AnyRequest
 from pipeline.clock import SECOND_NS, to_rfc3339
 from pipeline.database import Database
 from pipeline.errors import DecodeError, StockifyError

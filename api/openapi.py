@@ -12,10 +12,10 @@ from litestar import Litestar, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from api.answers import AnyRequest
 from api.errors import Problem
-from api.query import Query
-from api.registry_answers import REGISTRY_TYPES
+from api.rest.answers import AnyRequest
+from api.rest.query import Query
+from api.rest.registry_answers import REGISTRY_TYPES
 from pipeline.models import LEG_COLUMNS, ChainAggregates, Smile
 
 _DESCRIPTION = (

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from api.history import CONTRACT_FIELDS, SNAPSHOT_FIELDS
+from api.rest.history import CONTRACT_FIELDS, SNAPSHOT_FIELDS
 from pipeline.clock import SECOND_NS
 from tests.support import chains, gateway, servers
 from tests.support.gateway import CHAIN, Gateway, moved

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from api.registry_answers import REGISTRY_TYPES
+from api.rest.registry_answers import REGISTRY_TYPES
 from pipeline import schemas, topics
 from pipeline.schemas import SCHEMAS, Schema, schema_of
 from tests.support import gateway, servers

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from api.analytics import MONEYNESS
+from api.rest.analytics import MONEYNESS
 from pipeline import latest
 from pipeline.clock import expiry_ns
 from pipeline.models import EnrichedChain, Expiries

@@ -19,7 +19,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "psycopg": ("pipeline.database", "stockify.bench"),
     "psycopg_pool": ("pipeline.database", "stockify.bench"),
-    "httpx": ("workers.ingest", "api.auth", "api.keys"),
+    "httpx": ("workers.ingest", "api.access"),
     "litestar": ("api", "workers.simulator"),
     "numba": ("pipeline.kernels",),
     "opentelemetry": ("pipeline.telemetry",),
@@ -225,14 +225,14 @@ def test_reading_the_environment_is_noticed(source: str) -> None:
     ],
 )
 def test_sql_in_a_string_is_noticed(text: str) -> None:
-    assert len(rooms.sql_texts(parse("api.history", f"query = {text!r}"))) == 1
+    assert len(rooms.sql_texts(parse("api.rest.history", f"query = {text!r}"))) == 1
 
 
 @pytest.mark.parametrize(
     "text", ["Select an expiry", "update of the chain", "copy the file", "created with care"]
 )
 def test_plain_english_is_no_sql(text: str) -> None:
-    assert rooms.sql_texts(parse("api.history", f"say = {text!r}")) == []
+    assert rooms.sql_texts(parse("api.rest.history", f"say = {text!r}")) == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api import operations, sockets
+from api.live import operations, sockets
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "api.md").read_text()

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from api.rows import Window, select_rows
+from api.rest.rows import Window, select_rows
 
 STRIKES = (24_900.0, 24_950.0, 25_000.0, 25_050.0, 25_100.0)
 ROWS = [

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from api.backlog import FRAME_BYTES, Backlog
-from api.messages import Packet
+from api.live.backlog import FRAME_BYTES, Backlog
+from api.live.messages import Packet
 
 
 def update(seq: int, *, channel: str = "chain:A", size: int = 100, n: int = 1) -> Packet:

@@ -7,11 +7,18 @@ from typing import Any
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.answers import AnyRequest, answer, decode_cursor, encode_cursor, instant, with_instants
 from api.errors import invalid_parameter, not_found
 from api.gateway import database_of, gateway_of
-from api.query import Parameter, Query, choice, limit, listed, symbol_of, text, times
-from api.query import instant as instant_parameter
+from api.rest.answers import (
+    AnyRequest,
+    answer,
+    decode_cursor,
+    encode_cursor,
+    instant,
+    with_instants,
+)
+from api.rest.query import Parameter, Query, choice, limit, listed, symbol_of, text, times
+from api.rest.query import instant as instant_parameter
 from pipeline import history
 from pipeline.errors import DecodeError
 from pipeline.frames import ROW_FIELDS

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.hub import Channel
+from api.live.hub import Channel
 from pipeline.errors import DecodeError
 from pipeline.frames import ROW_FIELDS
 from pipeline.models import ChainId, ContractId, parse_symbol

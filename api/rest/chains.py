@@ -8,12 +8,12 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
 from api.errors import ApiError, invalid_parameter, not_found
 from api.gateway import Gateway, database_of, gateway_of
-from api.query import Query, around, choice, listed, number, symbol_of, times
-from api.query import instant as instant_parameter
-from api.rows import Window, select_rows
+from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
+from api.rest.query import Query, around, choice, listed, number, symbol_of, times
+from api.rest.query import instant as instant_parameter
+from api.rest.rows import Window, select_rows
 from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from api.backlog import Backlog
 from api.gateway import Gateway
-from api.hub import Channel, Group
-from api.messages import Packet
-from api.operations import Refused, Subscribe, parse_channel, parse_fields
+from api.live.backlog import Backlog
+from api.live.hub import Channel, Group
+from api.live.messages import Packet
+from api.live.operations import Refused, Subscribe, parse_channel, parse_fields
 from pipeline.latest import Catalog
 from pipeline.models import ChainId, parse_symbol
 

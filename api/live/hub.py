@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from api.backlog import Backlog
-from api.messages import (
+from api.live.backlog import Backlog
+from api.live.messages import (
     Packet,
     State,
     chain_state,

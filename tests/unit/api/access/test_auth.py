@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from api.auth import LEEWAY_S, TOKEN_BYTES, Verifier, bearer_token, demand
+from api.access.auth import LEEWAY_S, TOKEN_BYTES, Verifier, bearer_token, demand
 from api.errors import ApiError
 from pipeline.credentials import issue_token
 
@@ -116,7 +116,7 @@ def test_known_token_expires_from_the_cache_too() -> None:
 
 
 def test_cache_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.auth.CACHED_TOKENS", 20)
+    monkeypatch.setattr("api.access.auth.CACHED_TOKENS", 20)
     verifier = Verifier(SECRET)
     for number in range(30):
         verifier.verify(signed(jti=str(number)))

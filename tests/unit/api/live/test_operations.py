@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from api.hub import Channel
-from api.operations import (
+from api.live.hub import Channel
+from api.live.operations import (
     Malformed,
     Refused,
     Subscribe,

@@ -9,10 +9,10 @@ import numpy as np
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.answers import AnyRequest, answer, entity_tag, not_modified, with_instants
 from api.errors import not_found
 from api.gateway import Gateway, gateway_of
-from api.query import Parameter, Query, times
+from api.rest.answers import AnyRequest, answer, entity_tag, not_modified, with_instants
+from api.rest.query import Parameter, Query, times
 from pipeline.clock import expiry_ns
 from pipeline.frames import LatestChain
 from pipeline.latest import decode_latest

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from litestar import Response
 
-from api.answers import JSON_TYPE, AnyRequest
 from api.errors import as_api_error, respond
+from api.rest.answers import JSON_TYPE, AnyRequest
 from pipeline.errors import BusUnavailable, DecodeError
 
 REGISTRY_TYPES = ("application/vnd.schemaregistry.v1+json", "application/vnd.schemaregistry+json")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from api.messages import Packet, encode_message
+from api.live.messages import Packet, encode_message
 
 BACKLOG_BYTES = 1024 * 1024  # some seven whole chains; beyond that a client gets newest values only
 FRAME_BYTES = 256 * 1024  # a frame is cut here, so that one client never holds the loop for long

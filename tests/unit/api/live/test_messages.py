@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from api.messages import (
+from api.live.messages import (
     chain_state,
     contract_state,
     encode_message,

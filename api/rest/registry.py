@@ -9,11 +9,11 @@ import msgspec
 from litestar import Response, Router, get, post, route
 from litestar.params import FromPath
 
-from api.answers import JSON_TYPE, AnyRequest
 from api.errors import ApiError
 from api.gateway import gateway_of
-from api.query import Query, flag, integer, text
-from api.registry_answers import (
+from api.rest.answers import JSON_TYPE, AnyRequest
+from api.rest.query import Query, flag, integer, text
+from api.rest.registry_answers import (
     INVALID_SCHEMA,
     INVALID_VERSION,
     REGISTRY_TYPES,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from api.errors import ApiError
-from api.query import (
+from api.rest.query import (
     Query,
     around,
     choice,

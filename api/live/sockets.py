@@ -12,12 +12,12 @@ from typing import Any
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 
-from api.auth import LEEWAY_S, Principal, bearer_token, demand
-from api.backlog import Backlog
+from api.access.auth import LEEWAY_S, Principal, bearer_token, demand
 from api.errors import ApiError
 from api.gateway import Gateway, gateway_of
-from api.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL, join_frame
-from api.operations import (
+from api.live.backlog import Backlog
+from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL, join_frame
+from api.live.operations import (
     INTERVALS,
     Auth,
     Malformed,
@@ -28,7 +28,7 @@ from api.operations import (
     Unsubscribe,
     decode_operation,
 )
-from api.subscriptions import Subscriptions
+from api.live.subscriptions import Subscriptions
 from pipeline.clock import to_rfc3339
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.runtime import cancel

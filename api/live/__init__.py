@@ -1,0 +1,1 @@
+"""The live feed: sockets, the fan-out behind them, and what they say. Reads no database."""
