@@ -4,6 +4,7 @@ The only room that looks at the environment. A setting `x` is `STOCKIFY_X` there
 file that `STOCKIFY_CONFIG` names; the environment wins.
 """
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -97,7 +98,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway_hosts: Annotated[
         tuple[str, ...], _says("further host names under which the gateway is reached")
     ] = ()
+    gateway_rate: Annotated[
+        float, _says("units a second that the tokens of one subject may use; 0: no limit")
+    ] = 500.0
+    gateway_burst: Annotated[int, _says("units that they may use at once")] = 2_000
+    gateway_address_rate: Annotated[
+        float, _says("units a second that one address may use, an IPv6 /64; 0: no limit")
+    ] = 1_000.0
+    gateway_address_burst: Annotated[int, _says("units that it may use at once")] = 4_000
+    gateway_sessions: Annotated[
+        int, _says("socket sessions that one subject may have open; 0: no limit")
+    ] = 1_000
+    gateway_proxies: Annotated[
+        tuple[str, ...],
+        _says("addresses or networks of proxies whose X-Forwarded-For is believed"),
+    ] = ()
     jwt_secret: Annotated[str, _says("HS256 key of the tokens, 32 bytes or more")] = ""
+    jwt_secrets: Annotated[
+        tuple[str, ...],
+        _says("several such keys, before that one: the first signs, all verify; for rotation"),
+    ] = ()
+    jwt_jwks: Annotated[
+        str, _says("file or https address of another issuer's public keys (JWKS); empty: none")
+    ] = ""
+    jwt_issuer: Annotated[str, _says("`iss` of the tokens that those keys sign")] = ""
+    jwt_audience: Annotated[str, _says("`aud` of every token")] = "stockify"
+    revocation_grace_s: Annotated[
+        float,
+        _says("seconds for which known revocations do while Redis is away; then nobody gets in"),
+    ] = 300.0
     simulator_host: Annotated[str, _says("address the simulator binds")] = "127.0.0.1"
     simulator_port: Annotated[int, _says("port of the simulator")] = 8701
     simulator_seed: Annotated[int, _says("seed of the simulated market")] = 1
@@ -184,6 +213,8 @@ def _defaults() -> dict[str, Any]:
 
 
 LEAST_RETENTION_DAYS = 5
+FASTEST_RATE = 1_000_000  # a unit a µs: instants are kept in whole µs
+LEAST_SECRET_BYTES = 32  # what RFC 7518 asks of HS256
 _CHOICES = {
     "chain_budget": ("account", "chain"),
     "greeks": ("all", "missing"),
@@ -212,16 +243,56 @@ def _check(settings: Settings) -> None:
         raise ConfigError(f"{PREFIX}REDIS_URL: several nodes need {PREFIX}REDIS_CLUSTER=true")
     if settings.redis_cluster and not settings.redis_url:
         raise ConfigError(f"{PREFIX}REDIS_CLUSTER: needs {PREFIX}REDIS_URL, a node of the cluster")
-    if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
-        raise ConfigError(f"{PREFIX}JWT_SECRET: shorter than 32 bytes")
+    _check_tokens(settings)
+    _check_gateway(settings)
+
+
+def _check_tokens(settings: Settings) -> None:
+    for name in ("jwt_secret", "jwt_secrets"):
+        value = getattr(settings, name)
+        for secret in filter(None, (value,) if isinstance(value, str) else value):
+            if len(secret.encode()) < LEAST_SECRET_BYTES:
+                raise ConfigError(
+                    f"{PREFIX}{name.upper()}: a secret is shorter than {LEAST_SECRET_BYTES} bytes"
+                )
+            if secret.startswith(("-----BEGIN", "ssh-", "ecdsa-", "{")):
+                raise ConfigError(f"{PREFIX}{name.upper()}: that is a key in a file's form")
+    if settings.jwt_jwks and not settings.jwt_issuer:
+        raise ConfigError(f"{PREFIX}JWT_JWKS: needs {PREFIX}JWT_ISSUER, whose keys those are")
+    if "://" in settings.jwt_jwks and not settings.jwt_jwks.startswith("https://"):
+        raise ConfigError(f"{PREFIX}JWT_JWKS: want a file or an https address")
+    if not settings.jwt_audience:
+        raise ConfigError(f"{PREFIX}JWT_AUDIENCE: must not be empty")
+    if not 0 <= settings.revocation_grace_s < float("inf"):
+        raise ConfigError(f"{PREFIX}REVOCATION_GRACE_S: must be zero or above")
+
+
+def _check_gateway(settings: Settings) -> None:
+    for name in ("gateway_rate", "gateway_address_rate"):
+        if not 0 <= getattr(settings, name) <= FASTEST_RATE:
+            raise ConfigError(f"{PREFIX}{name.upper()}: want 0 to {FASTEST_RATE:,} units a second")
+    for name in ("gateway_burst", "gateway_address_burst"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{PREFIX}{name.upper()}: must be above zero")
+    if settings.gateway_sessions < 0:
+        raise ConfigError(f"{PREFIX}GATEWAY_SESSIONS: must be zero or above")
+    for proxy in settings.gateway_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise ConfigError(
+                f"{PREFIX}GATEWAY_PROXIES: {proxy!r} is no address or network"
+            ) from None
 
 
 def _redact(name: str, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_redact(name, part) for part in value)
     if not isinstance(value, str) or not value:
         return value
     if any(word in name for word in _SECRET_WORDS) and not name.endswith("_file"):
         return "***"
-    return redact_url(value) if name.endswith("_url") else value
+    return redact_url(value) if name.endswith(("_url", "_jwks")) else value
 
 
 def _several(urls: str) -> tuple[str, ...]:

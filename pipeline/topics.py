@@ -23,6 +23,14 @@
 | layout                  | JSON: into how many shards it is cut   | first start, reshard|
 | worker:<name>@<host:pid>| heartbeat of a process                 | that process        |
 | limit:<name>            | rate budgets                           | limits              |
+| limit:{gateway}:<kind>:*| what callers used, and their sessions  | limits              |
+| api-keys                | hash: id of an API key -> card (JSON)  | keys                |
+| api-keys-used:{api-keys}| hash: id of an API key -> last used    | keys                |
+| ticket:<digest>         | whom a stream ticket lets in, for 30 s | keys                |
+| revoked                 | hash: epoch and count of revocations   | revocations         |
+| revoked-cards:{revoked} | hash: what was revoked -> since, until | revocations         |
+| revoked-order:{revoked} | sorted set: the same by count          | revocations         |
+| revoked-until:{revoked} | sorted set: the same by when it is over| revocations         |
 
 With more than one shard, and always on a cluster, the names carry the shard in literal braces, the
 cluster's hash tag, so that all keys of a shard live in one slot.
@@ -104,6 +112,10 @@ class Topics(msgspec.Struct, frozen=True):
         """A rate budget."""
         return f"limit:{name}"
 
+    def client_limit(self, kind: str, name: str) -> str:
+        """What a caller of the gateway used; all of them in one slot, since one call takes any."""
+        return f"limit:{{gateway}}:{kind}:{name}"
+
     def keyspace_event(self, key: str) -> str:
         """The channel on which the server tells of changes to a key (database 0)."""
         return f"__keyspace@0__:{key}"
@@ -169,6 +181,19 @@ def heartbeat(name: str) -> str:
     return f"worker:{name}"
 
 
+def ticket(digest: str) -> str:
+    """A stream ticket, by its digest."""
+    return f"ticket:{digest}"
+
+
 SCHEMA_IDS = "schema-ids"
 HEARTBEATS = "worker:*"
 LAYOUT = "layout"
+
+# Keys of one Lua call share a slot by their tag.
+API_KEYS = "api-keys"
+API_KEYS_USED = "api-keys-used:{api-keys}"
+REVOKED = "revoked"
+REVOKED_CARDS = "revoked-cards:{revoked}"
+REVOKED_ORDER = "revoked-order:{revoked}"
+REVOKED_UNTIL = "revoked-until:{revoked}"
