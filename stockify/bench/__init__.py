@@ -23,6 +23,7 @@ BENCHES = {
         "stockify.bench.faults.measuring",
         "what is lost or double after each of eleven faults",
     ),
+    "gateway": ("stockify.bench.gateway", "messages and answers to clients, beside other servers"),
     "kernels": ("stockify.bench.kernels", "volatility and Greeks beside other solvers"),
     "processor": ("stockify.bench.processor", "raw entry to enriched entry, one process"),
     "storage": (

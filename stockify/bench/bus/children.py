@@ -43,6 +43,11 @@ class Child:
                 argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def ask(self, kind: type[Answer], **question: object) -> Answer:
         """What it answers. Raises RuntimeError where it ended or went silent."""
         self.tell(**question)
