@@ -9,16 +9,24 @@ from typing import Any
 
 import uvicorn
 
+from api.access import following
 from api.access.auth import Verifier
+from api.access.keys import Keyring, key_set_of
+from api.access.limiting import Limiter
+from api.access.revoked import Revoked
 from api.app import create_app
 from api.gateway import Gateway, Limits
+from api.heads import Protocol
 from api.health import readiness
 from api.live.hub import Hub
-from api.live.protocol import Protocol
+from api.live.protocol import Protocol as SocketProtocol
 from api.live.sockets import RESTART, Closing, end_session
+from pipeline.credentials import signing_secrets
 from pipeline.database import Database
 from pipeline.errors import ConfigError
+from pipeline.keys import ApiKeys, Tickets
 from pipeline.latest import Latest
+from pipeline.revocations import Revocations
 from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
 from pipeline.schemas import Registry
 from pipeline.watch import Watch
@@ -42,14 +50,16 @@ class Server(uvicorn.Server):
 async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     """Serve until asked to stop; then close sessions with 1012 and let requests finish.
 
-    Raises ConfigError without a secret, OSError where the port is taken.
+    Raises ConfigError without any key for tokens, OSError where the port is taken.
     """
     settings = context.settings
-    if not settings.jwt_secret:
-        raise ConfigError("STOCKIFY_JWT_SECRET is not set: nobody could be let in")
+    revocations = Revocations(context.redis)
+    tickets = Tickets(context.redis)
+    verifier = _verifier(context, revocations, tickets)
     telemetry = context.telemetry
     latest = Latest(context.redis, context.topics)
     watcher = connect(settings, retries=0, name="gateway-watch")
+    counter = connect(settings, retries=0, name="gateway-limits")  # a call sent twice counts twice
     database = Database(settings.database_url) if settings.database_url else None
     replica = Database(settings.database_read_url) if settings.database_read_url else None
     gateway = Gateway(
@@ -59,7 +69,11 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         latest=latest,
         registry=Registry(context.redis),
         database=database,
-        verifier=Verifier(settings.jwt_secret),
+        verifier=verifier,
+        limiter=Limiter(settings, counter, context.topics),
+        api_keys=ApiKeys(context.redis),
+        tickets=tickets,
+        revocations=revocations,
         hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
@@ -67,15 +81,40 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         replica=replica,
         limits=limits,
     )
+    telemetry.gauge(
+        "limits_local",
+        "whether limits are kept by this process alone, Redis being away",
+        lambda: float(gateway.limiter.allowance.is_local),
+    )
     telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
     try:
         async with contextlib.AsyncExitStack() as stack:
             for server in filter(None, (database, replica)):
                 stack.push_async_callback(server.close)
                 await server.open()
+            await following.refresh(verifier)
             await _until_stopped(context, gateway)
+            await gateway.limiter.close()
     finally:
         await watcher.aclose()
+        await counter.aclose()
+
+
+def _verifier(context: Context, revocations: Revocations, tickets: Tickets) -> Verifier:
+    settings = context.settings
+    secrets = signing_secrets(settings)
+    key_set = key_set_of(settings.jwt_jwks, settings.jwt_issuer, context.telemetry.log.info)
+    if not secrets and key_set is None:
+        raise ConfigError(
+            "neither STOCKIFY_JWT_SECRET, STOCKIFY_JWT_SECRETS nor STOCKIFY_JWT_JWKS is set:"
+            " nobody could be let in"
+        )
+    return Verifier(
+        Keyring(secrets, key_set),
+        audience=settings.jwt_audience,
+        revoked=Revoked(revocations, settings.revocation_grace_s),
+        tickets=tickets,
+    )
 
 
 async def _until_stopped(context: Context, gateway: Gateway) -> None:
@@ -85,17 +124,19 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
         serving = asyncio.create_task(server.serve([listener]))
         hub = asyncio.create_task(gateway.hub.run())
         reporting = asyncio.create_task(_report(gateway))
+        counting = asyncio.create_task(gateway.limiter.sessions.run())
+        access = asyncio.create_task(following.follow(gateway.verifier, gateway.telemetry.log))
         stop = asyncio.create_task(context.stopping.wait())
         host, port = listener.getsockname()[:2]
         context.telemetry.log.info("listening", host=host, port=port)
-        tasks: tuple[asyncio.Task[Any], ...] = (serving, hub, reporting, stop)
+        tasks: tuple[asyncio.Task[Any], ...] = (serving, hub, reporting, access, counting, stop)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             context.telemetry.set_state("draining")
             await _say_goodbye(gateway)
             server.should_exit = True
             await serving
-            for task in (hub, reporting):
+            for task in (hub, reporting, access, counting):
                 if task.done():
                     await task  # neither ends by itself: raises what went wrong
         finally:
@@ -123,8 +164,8 @@ async def _report(gateway: Gateway) -> None:
 def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(gateway),
-        http="httptools",
-        ws=Protocol,
+        http=Protocol,
+        ws=SocketProtocol,
         ws_max_size=gateway.limits.message_bytes,
         ws_per_message_deflate=False,
         lifespan="on",

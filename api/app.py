@@ -3,12 +3,13 @@
 from typing import Any
 
 from litestar import Litestar, Router
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from api import health, openapi, page
+from api.access import tokens
 from api.access.auth import guard
+from api.access.limiting import limit, limit_open
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
@@ -20,7 +21,7 @@ def create_app(gateway: Gateway) -> Any:
     """The ASGI application of a gateway."""
     routes = Router(
         "/v1",
-        guards=[guard],
+        guards=[guard, limit],
         route_handlers=[
             chains.underlyings,
             chains.underlying_latest,
@@ -33,9 +34,9 @@ def create_app(gateway: Gateway) -> Any:
             history.contract_history,
             history.underlying_history,
             registry.routes,
+            tokens.routes,
         ],
     )
-    origins = list(gateway.settings.gateway_origins)
     app = Litestar(
         route_handlers=[
             routes,
@@ -49,19 +50,10 @@ def create_app(gateway: Gateway) -> Any:
             page.licences,
         ],
         exception_handlers={HTTPException: respond, Exception: respond},
-        cors_config=_cors(origins) if origins else None,
+        guards=[limit_open],
         openapi_config=None,
         logging_config=None,
         request_max_body_size=BODY_BYTES,
         state=State({"gateway": gateway}),
     )
-    return Edge(app, gateway.settings, gateway.requests)
-
-
-def _cors(origins: list[str]) -> CORSConfig:
-    return CORSConfig(
-        allow_origins=origins,
-        allow_methods=["GET"],
-        allow_headers=["Authorization", "If-None-Match", "X-Request-Id"],
-        expose_headers=["ETag", "Link", "Retry-After", "X-Request-Id"],
-    )
+    return Edge(app, gateway.settings, gateway.requests, gateway.limiter, gateway.telemetry.log)

@@ -23,15 +23,20 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
+    408: "body_too_slow",
     413: "body_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
     421: "bad_host",
     422: "unprocessable",
     429: "too_many_requests",
+    431: "head_too_large",
     500: "internal_error",
     503: "unavailable",
 }
+
+_OURS = "the gateway failed; its log has this request_id"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -96,10 +101,10 @@ def as_api_error(error: Exception) -> ApiError:
     """What a client is told of any exception."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, HTTPException):
+    if isinstance(error, HTTPException) and error.status_code < 500:  # above, it tells of our code
         status = error.status_code
-        code = _CODES.get(status, "error" if status < 500 else "internal_error")
-        return ApiError(status, code, error.detail, headers=error.headers)
+        code = _CODES.get(status, "error")
+        return ApiError(status, code, error.detail, headers=_with_head(error.headers))
     retry = {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(error, BusUnavailable):
         return ApiError(503, "redis_unavailable", "the latest values are away", headers=retry)
@@ -107,7 +112,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(503, "database_unavailable", "the history is away", headers=retry)
     if isinstance(error, DecodeError):
         return ApiError(500, "undecodable_value", "a stored value cannot be read")
-    return ApiError(500, "internal_error", "the gateway failed; its log has this request_id")
+    return ApiError(500, "internal_error", _OURS)
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -121,5 +126,14 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
         problem_body(answer, request_id),
         status_code=answer.status,
         media_type=PROBLEM_TYPE,
-        headers=answer.headers,
+        headers={"Cache-Control": "no-store"} | answer.headers,
     )
+
+
+def _with_head(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """An `Allow` that names GET names HEAD as well, which the rim answers."""
+    given = dict(headers or {})
+    allowed = given.get("allow", "").split(", ")
+    if "GET" in allowed:
+        given["allow"] = ", ".join(sorted({*allowed, "HEAD"}))
+    return given

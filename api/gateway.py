@@ -8,13 +8,16 @@ from typing import Any
 from litestar.connection import ASGIConnection
 
 from api.access.auth import Verifier
+from api.access.limiting import Limiter
 from api.live.backlog import BACKLOG_BYTES
 from api.live.hub import Hub
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.database import Database
 from pipeline.errors import StoreUnavailable
+from pipeline.keys import ApiKeys, Tickets
 from pipeline.latest import Latest
+from pipeline.revocations import Revocations
 from pipeline.runtime import Heartbeat
 from pipeline.schemas import Registry
 from pipeline.telemetry import Counter, Telemetry
@@ -48,6 +51,10 @@ class Gateway:
     registry: Registry
     database: Database | None
     verifier: Verifier
+    limiter: Limiter
+    api_keys: ApiKeys
+    tickets: Tickets
+    revocations: Revocations
     hub: Hub
     requests: Counter
     messages_sent: Counter

@@ -17,14 +17,14 @@ CHECK_S = 2.0  # a part that has not answered by then is called away
 REASON_LENGTH = 160
 
 
-@get("/healthz", opt={"is_open": True})
+@get("/healthz", opt={"is_open": True, "is_unlimited": True})
 async def healthz() -> Response[bytes]:
     """The process lives; says nothing of what it depends on."""
     body = msgspec.json.encode({"status": "alive"})
     return Response(body, media_type=MediaType.JSON, headers={"Cache-Control": "no-store"})
 
 
-@get("/readyz", opt={"is_open": True})
+@get("/readyz", opt={"is_open": True, "cost": 5})
 async def readyz(request: AnyRequest) -> Response[bytes]:
     """Whether Redis and Postgres answer, how the workers are, and the age of the newest data; 503
     when not ready."""
@@ -52,6 +52,9 @@ async def readiness(gateway: Gateway) -> dict[str, Any]:
             notes.append("Redis does not tell of changes (notify-keyspace-events wants K and $)")
         if not gateway.hub.is_connected:
             notes.append("the subscription to Redis is being restored")
+    key_set = gateway.verifier.keyring.key_set
+    if key_set is not None and key_set.trouble:
+        notes.append(key_set.trouble)
     notes += [
         f"{worker.service} is degraded: {worker.reason[:REASON_LENGTH]}"
         for worker in workers

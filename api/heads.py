@@ -1,0 +1,112 @@
+"""uvicorn's HTTP protocol, with bounds on a request's head: its size and how long it takes.
+
+What it refuses never becomes a request, so the answer is written here, as a problem like any other.
+Depends on a few attributes of the protocol of uvicorn 0.5x, which a test holds in place.
+"""
+
+import asyncio
+import secrets
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.edge import SECURITY_HEADERS
+from api.errors import PROBLEM_TYPE, ApiError, problem_body
+
+HEAD_BYTES = 16 * 1024  # a token is 4 kB at most, a query 8 kB
+HEAD_FIELDS = 100
+HEAD_S = 10.0  # for a whole head; who sends it by the byte holds a connection
+
+
+class Protocol(HttpToolsProtocol):
+    """Closes the connection of a client whose head is too large, too slow or none."""
+
+    _size = 0
+    _fields = 0
+    _refusal: ApiError | None = None
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected; its first request is awaited."""
+        super().connection_made(transport)
+        self._due = self.loop.call_later(HEAD_S, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        self._head_is_over()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._size = self._fields = 0
+        if self._due is None:
+            self._due = self.loop.call_later(HEAD_S, self._too_slow)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the address has come."""
+        self._size += len(url)
+        if self._size > HEAD_BYTES:
+            raise self._refuse(414, "uri_too_long", f"an address has at most {HEAD_BYTES} bytes")
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field has come."""
+        self._size += len(name) + len(value) + 4
+        self._fields += 1
+        if self._size > HEAD_BYTES or self._fields > HEAD_FIELDS:
+            detail = f"a head has at most {HEAD_FIELDS} fields and {HEAD_BYTES} bytes"
+            raise self._refuse(431, "head_too_large", detail)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_is_over()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        super().data_received(data)
+        # A field that does not end is held by the parser, which tells nothing of it.
+        if self._due is not None:
+            self._size += len(data)
+            if self._size > 2 * HEAD_BYTES:
+                self._refuse(431, "head_too_large", f"a head has at most {HEAD_BYTES} bytes")
+                self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong, as a problem, and close."""
+        if self.transport.is_closing():
+            return
+        refusal = self._refusal or ApiError(400, "bad_request", "that is no HTTP request")
+        request_id = secrets.token_hex(8)
+        body = problem_body(refusal, request_id)
+        headers = (
+            (b"content-type", PROBLEM_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+            (b"x-request-id", request_id.encode()),
+            *SECURITY_HEADERS,
+        )
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self._head_is_over()
+        self.transport.write(STATUS_LINE[refusal.status] + lines + b"\r\n" + body)
+        self.transport.close()
+
+    def _refuse(self, *words: Any) -> ApiError:
+        self._refusal = ApiError(*words)
+        return self._refusal
+
+    def _too_slow(self) -> None:
+        self._due = None
+        if self._size:
+            self._refuse(408, "head_too_slow", "the head did not come in time")
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+    def _head_is_over(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
