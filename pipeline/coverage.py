@@ -4,18 +4,26 @@
 and are stored nowhere. Instants are int ns UTC. It judges nothing, and writes nothing.
 """
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from pipeline import calendar
-from pipeline.clock import SECOND_NS, to_datetime
+from pipeline.clock import SECOND_NS, expiry_ns, to_datetime
 from pipeline.database import Database, Row, Session
 from pipeline.models import ChainId, ContractId, chain_symbol, parse_symbol
 from pipeline.polls import MINUTE_NS, missed_between
 
 CLOSED = "closed"
 LONGEST_CLOSED_NS = 366 * 86_400 * SECOND_NS  # so far back from its end a range tells closures
+# A summary has as many gaps as an answer bears: the newest that are stored, and a quarter's nights.
+GAPS_MAXIMUM = 100
+CLOSED_TOLD_NS = 92 * 86_400 * SECOND_NS
+# So much of an open range may lie before the first report or after the last: polls come that far
+# apart where many chains share one budget.
+EDGE_NS = 2 * MINUTE_NS
+_LONGEST_CLOSURE_DAYS = 30
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -54,6 +62,23 @@ class Coverage(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...]
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What is worth of [starts, ends), which is what can be told of the range that was asked for.
+
+    `is_complete` is False where a gap that is stored reaches into it, or fewer snapshots are here
+    than were answered; None where no report speaks of its first or its last open minutes; True
+    else, also where the exchange was closed throughout. `is_cut` says that older gaps are left out.
+    """
+
+    symbol: str
+    starts: int
+    ends: int
+    counts: Counts
+    gaps: tuple[Gap, ...]
+    is_cut: bool
+    is_complete: bool | None
+
+
 async def coverage(database: Database, symbol: str, start_ns: int, end_ns: int) -> Coverage:
     """The coverage of an underlying, a chain or a contract over [start_ns, end_ns).
 
@@ -78,6 +103,95 @@ async def coverage(database: Database, symbol: str, start_ns: int, end_ns: int) 
     gaps += closed_gaps(start_ns, end_ns, _exchange(underlying))
     gaps.sort(key=lambda gap: (gap.starts, gap.symbol))
     return Coverage(symbol, total(chains.values()), chains, tuple(gaps))
+
+
+async def summary(
+    database: Database, symbol: str, start_ns: int, end_ns: int, now_ns: int
+) -> Summary:
+    """What is worth of a range of an underlying, a chain or a contract, by one query.
+
+    The range is cut to what can be told of: it ends now, or when the chain has settled. Raises
+    StoreError; DecodeError where the text is no symbol.
+    """
+    found = parse_symbol(symbol)
+    underlying = found if isinstance(found, str) else found.underlying
+    until_ns = min(end_ns, now_ns)
+    if not isinstance(found, str):
+        until_ns = min(until_ns, expiry_ns(found.expiry))
+    until_ns = max(start_ns, until_ns)
+    if start_ns == until_ns:
+        return Summary(symbol, start_ns, until_ns, Counts(), (), False, True)
+    (row,) = await database.fetch(
+        "coverage_summary",
+        symbols=None if isinstance(found, str) else [_chain(found)],
+        underlying=underlying,
+        since=to_datetime(start_ns),
+        until=to_datetime(until_ns),
+        most=GAPS_MAXIMUM + 1,
+        **_minutes(start_ns, until_ns),
+    )
+    exchange = _exchange(underlying)
+    told_from_ns = max(start_ns, until_ns - CLOSED_TOLD_NS)
+    gaps = [_cut(gap, start_ns, until_ns) for gap in row["gaps"][:GAPS_MAXIMUM]]
+    gaps += closed_gaps(told_from_ns, until_ns, exchange)
+    gaps.sort(key=lambda gap: (gap.starts, gap.symbol))
+    return Summary(
+        symbol,
+        start_ns,
+        until_ns,
+        _counts(row),
+        tuple(gaps),
+        len(row["gaps"]) > GAPS_MAXIMUM or told_from_ns > start_ns,
+        _is_complete(row, start_ns, until_ns, exchange),
+    )
+
+
+async def gaps_page(
+    database: Database,
+    symbol: str | None,
+    causes: Sequence[str],
+    start_ns: int,
+    end_ns: int,
+    limit: int,
+    after: tuple[int, str, str] | None = None,
+    newest_first: bool = False,
+) -> list[Row]:
+    """Gaps that reach into [start_ns, end_ns), whole, by (starts, symbol, provider).
+
+    `symbol` is of an underlying, a chain or a contract, or None for all of them. Closed hours are
+    cut to the range, have neither symbol nor provider, and are told of its last
+    LONGEST_CLOSED_NS. `after` is the position of the last one of the page before. Raises
+    StoreError; DecodeError where the text is no symbol.
+    """
+    found = parse_symbol(symbol) if symbol is not None else None
+    underlying = found.underlying if isinstance(found, ChainId | ContractId) else found
+    rows: list[Row] = []
+    stored = [cause for cause in causes if cause != CLOSED]
+    if stored:
+        rows = await database.fetch(
+            "gaps_after_newest_first" if newest_first else "gaps_after",
+            symbol=_chain(found) if isinstance(found, ChainId | ContractId) else None,
+            underlying=underlying,
+            causes=stored,
+            start=to_datetime(start_ns),
+            end=to_datetime(end_ns),
+            after=None if after is None else to_datetime(after[0]),
+            after_symbol=None if after is None else after[1],
+            after_provider=None if after is None else after[2],
+            limit=limit,
+        )
+    if CLOSED in causes:
+        closed = closed_gaps(start_ns, end_ns, _exchange(underlying or ""))
+        rows += [msgspec.structs.asdict(gap) | {"provider": ""} for gap in closed]
+    if after is not None:
+        is_behind = operator.lt if newest_first else operator.gt
+        rows = [row for row in rows if is_behind(gap_position(row), after)]
+    return sorted(rows, key=gap_position, reverse=newest_first)[:limit]
+
+
+def gap_position(row: Row) -> tuple[int, str, str]:
+    """Where a gap stands among the others."""
+    return row["starts"], row["symbol"], row["provider"]
 
 
 async def minutes_of(
@@ -116,6 +230,29 @@ def total(counts: Iterable[Counts]) -> Counts:
     """All of them together."""
     each = [msgspec.structs.astuple(one) for one in counts]
     return Counts(*map(sum, zip(*each, strict=True))) if each else Counts()
+
+
+def _is_complete(row: Row, start_ns: int, end_ns: int, exchange: str) -> bool | None:
+    answered = row["expected"] - row["upstream"] - row["us"]
+    if row["gaps"] or row["present"] < answered:
+        return False
+    first = next(calendar.open_between(start_ns, end_ns, exchange), None)
+    if first is None:
+        return True
+    if row["first_minute"] is None or row["first_minute"] > first[0] + EDGE_NS:
+        return None
+    told_until_ns = row["last_minute"] + MINUTE_NS + EDGE_NS
+    return True if told_until_ns >= _last_open(start_ns, end_ns, exchange) else None
+
+
+def _last_open(start_ns: int, end_ns: int, exchange: str) -> int:
+    """Until when the exchange was open last in a range; its end where that was long ago."""
+    for days in range(1, _LONGEST_CLOSURE_DAYS):
+        since_ns = max(start_ns, end_ns - days * 86_400 * SECOND_NS)
+        intervals = list(calendar.open_between(since_ns, end_ns, exchange))
+        if intervals:
+            return intervals[-1][1]
+    return end_ns
 
 
 def _by_chain(rows: Iterable[Row]) -> dict[str, Counts]:

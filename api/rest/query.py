@@ -20,6 +20,8 @@ from pipeline.models import ChainId, ContractId, parse_symbol
 LIMIT_MAXIMUM = 10_000
 LIMIT_DEFAULT = 1_000
 _LAST_NS = 2**63 - 1
+# Integers: in ms from March 1973 on, in ns from March 1973 on.
+MS_FROM, MS_UNTIL, NS_FROM = 10**11, 10**14, 10**17
 _AROUND = re.compile(r"^(?:atm)?\s*(?:±|\+/?-|\+|-)?\s*(\d{1,4})$", re.IGNORECASE)
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _BARE_PLUS = re.compile(r" (\d{2}:\d{2})$")  # an unescaped + arrives as a space
@@ -149,9 +151,21 @@ def listed(name: str, description: str, *, at_most: int, known: Iterable[str] = 
 
 
 def instant(name: str, description: str) -> Parameter:
-    """An instant: RFC 3339, an exchange day, or integer ns."""
-    text = f"{description}: RFC 3339, a date (start of the exchange's day), or integer ns UTC"
+    """An instant: RFC 3339, an exchange day, or integer ns or ms."""
+    text = f"{description}: RFC 3339, a date (start of the exchange's day), or integer ns or ms UTC"
     return Parameter(name, text, {"type": "string"}, parse_instant)
+
+
+def day(name: str, description: str) -> Parameter:
+    """A day of the exchange."""
+
+    def parse(value: str) -> date:
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("want a date such as 2026-01-27") from None
+
+    return Parameter(name, description, {"type": "string", "format": "date"}, parse)
 
 
 def around() -> Parameter:
@@ -184,11 +198,15 @@ def times() -> Parameter:
 
 
 def parse_instant(text: str) -> int:
-    """ns UTC. Raises ValueError with words for the client."""
+    """ns UTC. Raises ValueError with words for the client.
+
+    Integers are told apart by their size: ms and ns of the same instants are five digits apart,
+    and what lies between or below, such as seconds or µs, is refused. 0 is 0 in both.
+    """
+    if text.isascii() and text.isdigit():
+        return _integer_instant(text)
     try:
-        if text.isascii() and text.isdigit():
-            ns = int(text) if len(text) <= 19 else _LAST_NS + 1
-        elif _DAY.match(text):
+        if _DAY.match(text):
             ns = to_ns(datetime.combine(date.fromisoformat(text), time_of_day(), IST))
         else:
             moment = datetime.fromisoformat(_BARE_PLUS.sub(r"+\1", text))
@@ -196,7 +214,20 @@ def parse_instant(text: str) -> int:
                 raise ValueError(text)
             ns = to_ns(moment)
     except (ValueError, OverflowError):
-        raise ValueError("want RFC 3339 with an offset, a date, or integer ns") from None
+        raise ValueError("want RFC 3339 with an offset, a date, or integer ns or ms") from None
+    return _checked(ns)
+
+
+def _integer_instant(text: str) -> int:
+    value = int(text) if len(text) <= 19 else _LAST_NS + 1
+    if value == 0 or value >= NS_FROM:
+        return _checked(value)
+    if not MS_FROM <= value < MS_UNTIL:
+        raise ValueError("an integer of neither ns nor ms: seconds and µs are not taken")
+    return _checked(value * 1_000_000)
+
+
+def _checked(ns: int) -> int:
     if not 0 <= ns <= _LAST_NS:
         raise ValueError("outside 1970 to 2262")
     return ns

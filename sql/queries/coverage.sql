@@ -72,18 +72,100 @@ WHERE
 GROUP BY symbol
 ORDER BY symbol
 
+-- fragment: gap_values
+    (extract(epoch FROM gaps.starts) * 1000000)::bigint * 1000 AS starts,
+    (extract(epoch FROM gaps.ends) * 1000000)::bigint * 1000 AS ends,
+    missed, symbol, provider, cause, detail
+
 -- name: coverage_gaps
 -- Gaps of these chains, or of all (NULL), that reach into [start, end), oldest first: starts and
 -- ends (ns), missed (of the whole gap), symbol, provider, cause, detail.
-SELECT
-    (extract(epoch FROM starts) * 1000000)::bigint * 1000 AS starts,
-    (extract(epoch FROM ends) * 1000000)::bigint * 1000 AS ends,
-    missed, symbol, provider, cause, detail
+SELECT {gap_values}
 FROM gaps
 WHERE
-    starts < %(end)s AND ends > %(start)s
+    gaps.starts < %(end)s AND gaps.ends > %(start)s
     AND (%(symbols)s::text[] IS NULL OR symbol = ANY(%(symbols)s::text[]))
-ORDER BY starts, symbol, provider
+ORDER BY gaps.starts, symbol, provider
+
+-- fragment: chains_since
+-- Chains of an underlying that had not expired on a day; found by their first minutes, of which the
+-- key has each at hand.
+WITH RECURSIVE chains AS (
+    SELECT min(symbol) AS symbol FROM coverage
+    UNION ALL
+    SELECT (SELECT min(coverage.symbol) FROM coverage WHERE coverage.symbol > chains.symbol)
+    FROM chains
+    WHERE chains.symbol IS NOT NULL
+)
+SELECT symbol FROM chains
+WHERE left(symbol, -9) = %(underlying)s AND right(symbol, 8) >= to_char(%(start)s, 'YYYYMMDD')
+
+-- name: coverage_summary
+-- Of some chains, or of those of an underlying (NULL): what minutes in [start, end) expected and
+-- have, the first and the last that a report spoke of (ns), and the newest gaps that reach into
+-- [since, until), at most so many, newest first.
+WITH asked AS MATERIALIZED (
+    SELECT coalesce(%(symbols)s::text[], ARRAY({chains_since})) AS symbols
+)
+SELECT counted.*, holes.gaps
+FROM (
+    SELECT
+        coalesce(sum(expected), 0)::bigint AS expected,
+        coalesce(sum(present), 0)::bigint AS present,
+        coalesce(sum(missed_upstream), 0)::bigint AS upstream,
+        coalesce(sum(missed_us), 0)::bigint AS us,
+        (extract(epoch FROM min(minute) FILTER (WHERE expected > 0)) * 1000000)::bigint * 1000
+            AS first_minute,
+        (extract(epoch FROM max(minute) FILTER (WHERE expected > 0)) * 1000000)::bigint * 1000
+            AS last_minute
+    FROM coverage
+    WHERE
+        symbol = ANY((SELECT symbols FROM asked)::text[])
+        AND minute >= %(start)s AND minute < %(end)s
+) AS counted
+CROSS JOIN (
+    SELECT coalesce(json_agg(newest ORDER BY newest.starts DESC, newest.symbol DESC), '[]') AS gaps
+    FROM (
+        SELECT {gap_values}
+        FROM gaps
+        WHERE
+            symbol = ANY((SELECT symbols FROM asked)::text[])
+            AND gaps.starts < %(until)s AND gaps.ends > %(since)s
+        ORDER BY gaps.starts DESC, gaps.symbol DESC, gaps.provider DESC
+        LIMIT %(most)s
+    ) AS newest
+) AS holes
+
+-- fragment: listed_gaps
+SELECT {gap_values}
+FROM gaps
+WHERE
+    gaps.starts < %(end)s AND gaps.ends > %(start)s
+    AND (%(causes)s::text[] IS NULL OR cause = ANY(%(causes)s::text[]))
+    AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s::text)
+    AND (%(underlying)s::text IS NULL OR left(symbol, -9) = %(underlying)s::text)
+
+-- name: gaps_after
+-- Gaps that reach into [start, end) behind a position (NULL: from the first), oldest first.
+{listed_gaps}
+AND (
+    %(after)s::timestamptz IS NULL
+    OR (gaps.starts, symbol COLLATE "C", provider COLLATE "C")
+    > (%(after)s::timestamptz, %(after_symbol)s::text, %(after_provider)s::text)
+)
+ORDER BY gaps.starts, symbol COLLATE "C", provider COLLATE "C"
+LIMIT %(limit)s
+
+-- name: gaps_after_newest_first
+-- Gaps that reach into [start, end) behind a position (NULL: from the last), newest first.
+{listed_gaps}
+AND (
+    %(after)s::timestamptz IS NULL
+    OR (gaps.starts, symbol COLLATE "C", provider COLLATE "C")
+    < (%(after)s::timestamptz, %(after_symbol)s::text, %(after_provider)s::text)
+)
+ORDER BY gaps.starts DESC, symbol COLLATE "C" DESC, provider COLLATE "C" DESC
+LIMIT %(limit)s
 
 -- name: coverage_tally
 -- Of each minute in [start, end) and symbol what coverage says, and what the ledger has.

@@ -94,6 +94,9 @@ def test_around_is_read_as_people_type_it(text: str) -> None:
         ("start", "2026-01-20T09:15:00"),
         ("start", "2026-02-30"),
         ("start", "9" * 25),
+        ("start", "1768880700"),
+        ("start", "1768880700000001"),
+        ("start", "99999999999999"),
     ],
 )
 def test_wrong_parameter_is_named(name: str, text: str) -> None:
@@ -116,6 +119,10 @@ def test_every_wrong_parameter_is_named() -> None:
         ("2026-01-20T09:15:00 05:30", datetime(2026, 1, 20, 3, 45, tzinfo=UTC)),
         ("2026-01-20T03:45:00.000001Z", datetime(2026, 1, 20, 3, 45, 0, 1, tzinfo=UTC)),
         ("1768880700000001000", datetime(2026, 1, 20, 3, 45, 0, 1, tzinfo=UTC)),
+        ("1768880700001", datetime(2026, 1, 20, 3, 45, 0, 1_000, tzinfo=UTC)),
+        ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+        ("100000000000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+        ("0", datetime(1970, 1, 1, tzinfo=UTC)),
     ],
 )
 def test_instants_are_read(text: str, instant_of: datetime) -> None:
