@@ -17,6 +17,7 @@ COMMANDS = {
     "status": Entry("stockify.commands.status", "status", "Say how the running instance is."),
     "logs": Entry("stockify.commands.logs", "logs", "Show the processes' logs, merged by time."),
     "token": Entry("stockify.commands.token", "token", "Print a token for the gateway."),
+    "key": Entry("stockify.commands.key", "key", "Create, list and revoke API keys."),
     "env": Entry("stockify.commands.env", "env", "Print what a consumer needs, to be sourced."),
     "run": Entry("stockify.commands.run", "run", "Run one worker against the instance."),
     "bus": Entry("stockify.commands.bus", "bus", "Show streams and groups; peek, replay, trim."),

@@ -112,7 +112,8 @@ def make(
         clock=Clock(settings.clock).anchored(),
         redis_url=redis_url,
         database_url=database_url,
-        jwt_secret=settings.jwt_secret or secrets.jwt_secret,
+        # Where the user gives secrets, what the generated one signed shall not hold.
+        jwt_secret=settings.jwt_secret or ("" if settings.jwt_secrets else secrets.jwt_secret),
         gateway_port=ports.usual("the gateway", settings.gateway_port, settings.gateway_host),
     )
     if simulated:

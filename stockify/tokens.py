@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.config import Settings
-from pipeline.credentials import SCOPES, issue_token
+from pipeline.credentials import LONGEST_TTL_S, SCOPES, issue_token, signing_secrets
 from pipeline.errors import ConfigError
 from stockify.instance import StateDirectory
 
@@ -24,13 +24,16 @@ def local_token(
 ) -> str:
     """A token for this machine's instance, running or not.
 
-    Raises ConfigError for an unknown scope, or where no instance was ever started.
+    Raises ConfigError for an unknown scope, for too long a time, or where no instance was ever
+    started.
     """
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
         raise ConfigError(f"no such scope: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
+    if ttl_s > LONGEST_TTL_S:
+        raise ConfigError(f"a token holds for at most {LONGEST_TTL_S // 86_400} days")
     generated = state.secrets()
-    secret = settings.jwt_secret or (generated.jwt_secret if generated else "")
-    if not secret:
+    given = signing_secrets(settings) or ((generated.jwt_secret,) if generated else ())
+    if not given:
         raise ConfigError(f"no secret in {state.path}: start the instance once (stockify up)")
-    return issue_token(secret, scopes=scopes, ttl_s=ttl_s)
+    return issue_token(given[0], scopes=scopes, ttl_s=ttl_s, audience=settings.jwt_audience)

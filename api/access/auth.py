@@ -1,47 +1,64 @@
-"""Who asks, and what he may see: bearer tokens checked, and kept checked until they expire.
+"""Who asks, and what he may see: tokens verified once, and kept until they expire or are revoked.
 
-The algorithm is fixed here and never taken from the token. Never logs a token; a refusal says why
-in words that help an honest caller.
+The algorithm is that of the key, never taken from the token alone. Never logs a token; a refusal
+says why in words that help an honest caller.
 """
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import jwt
-import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from api.errors import ApiError
-from pipeline.credentials import ALGORITHM, AUDIENCE, ISSUER
+from api.access.jws import Claims, Header, Unusable, read_claims, take_apart
+from api.access.keys import PUBLIC_ALGORITHMS, Key, Keyring
+from api.access.revoked import Revoked
+from api.errors import RETRY_AFTER_S, ApiError
+from pipeline.credentials import ALGORITHM, AUDIENCE, LONGEST_TTL_S, SCOPES, Principal
+from pipeline.keys import KEY_PREFIX, TICKET_PREFIX, Tickets
 
-TOKEN_BYTES = 4_096  # ours are about 300; a longer one is refused unread
-CACHED_TOKENS = 4_096  # a check costs 66 µs, a look-up one
+CACHED_TOKENS = 4_096  # a check costs 40 to 150 µs, a look-up below one
 LEEWAY_S = 5  # clocks of two hosts differ a little
+ANY_SCOPE = ""  # `opt["scope"]` of a route that wants a token and nothing of it
 _REALM = 'Bearer realm="stockify"'
-_REQUIRED = ["exp", "nbf", "iat", "iss", "aud", "sub"]
+_SCOPES = frozenset(SCOPES)
+_NOT_OURS = "the token is not one of ours"
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Who a verified token speaks for. `expires` is in seconds of the wall clock."""
-
-    subject: str
-    scopes: frozenset[str]
-    expires: float
+class UnknownKey(ApiError):
+    """The token names a key that is not known; the other issuer may have made it just now."""
 
 
 class Verifier:
-    """Checks tokens against one secret."""
+    """Verifies tokens with the keys of a ring, unless they are among what was revoked."""
 
-    def __init__(self, secret: str, now: Callable[[], float] = time.time) -> None:
-        self._secret = secret
+    def __init__(
+        self,
+        keyring: Keyring,
+        *,
+        audience: str = AUDIENCE,
+        revoked: Revoked | None = None,
+        tickets: Tickets | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.keyring = keyring
+        self.revoked = revoked
+        self._tickets = tickets
+        self._audience = audience
         self._now = now
         self._known: OrderedDict[str, Principal] = OrderedDict()
+        self._attended: dict[object, tuple[Principal, Callable[[], None]]] = {}
 
     def verify(self, token: str) -> Principal:
-        """Who the token speaks for. Raises ApiError 401."""
+        """Who the token speaks for, by the keys at hand.
+
+        Raises ApiError 401, or 503 while revocations or keys are not known.
+        """
+        if self.revoked is not None:
+            self.revoked.demand_known()
         known = self._known.get(token)
         if known is not None:
             if self._now() < known.expires + LEEWAY_S:
@@ -53,33 +70,113 @@ class Verifier:
         self._known[token] = principal
         return principal
 
-    def _checked(self, token: str) -> Principal:
-        if not token or len(token) > TOKEN_BYTES:
-            raise unauthenticated("the token is empty or too long")
+    async def admit(self, token: str) -> Principal:
+        """The same, but where the token names an unknown key, the key set is fetched first."""
         try:
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                audience=AUDIENCE,
-                issuer=ISSUER,
-                leeway=LEEWAY_S,
-                options={"require": _REQUIRED},
-            )
-        except jwt.ExpiredSignatureError:
-            raise unauthenticated("the token has expired") from None
-        except jwt.ImmatureSignatureError:
-            raise unauthenticated("the token is not valid yet") from None
-        except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):
-            raise unauthenticated("the token is for somebody else") from None
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            raise unauthenticated("the token is not one of ours") from None
-        scope = claims.get("scope", "")
-        if not isinstance(scope, str) or not isinstance(claims["sub"], str):
-            raise unauthenticated("the token is not one of ours")
-        principal = Principal(claims["sub"], frozenset(scope.split()), float(claims["exp"]))
+            return self.verify(token)
+        except UnknownKey:
+            key_set = self.keyring.key_set
+            if key_set is None or not await key_set.refresh():
+                raise
+            self.forget()
+            return self.verify(token)
+
+    async def redeem(self, ticket: str) -> Principal:
+        """Who a stream ticket speaks for; it is used up by that.
+
+        Raises ApiError 401 or 503, BusUnavailable, DecodeError.
+        """
+        principal = await self._tickets.redeem(ticket) if self._tickets else None
+        if principal is None:
+            raise unauthenticated("the ticket is unknown, used or too old")
+        self.check(principal)
+        return principal
+
+    def check(self, principal: Principal) -> None:
+        """Raises ApiError for a principal that was verified before and does not hold any more."""
+        if self.revoked is not None:
+            self.revoked.demand_known()
+            if self.revoked.holds(principal):
+                raise unauthenticated("the token was revoked")
         if self._now() >= principal.expires + LEEWAY_S:
             raise unauthenticated("the token has expired")
+
+    def attend(self, session: object, principal: Principal, end: Callable[[], None]) -> None:
+        """Call `end` when a session's token is revoked; a later call for the session replaces."""
+        self._attended[session] = (principal, end)
+
+    def dismiss(self, session: object) -> None:
+        """The session has ended."""
+        self._attended.pop(session, None)
+
+    def forget(self) -> None:
+        """Verify every token anew, for the keys have changed."""
+        self._known.clear()
+
+    def apply(self) -> None:
+        """Forget the tokens that are revoked by now, and end their sessions."""
+        revoked = self.revoked
+        if revoked is None:
+            return
+        for token in [one for one, who in self._known.items() if revoked.holds(who)]:
+            del self._known[token]
+        for session, (principal, end) in list(self._attended.items()):
+            if revoked.holds(principal):
+                self._attended.pop(session, None)
+                end()
+
+    def _checked(self, token: str) -> Principal:
+        if not token:
+            raise unauthenticated("the token is empty")
+        if token.startswith(KEY_PREFIX):
+            raise unauthenticated("an API key is no token: exchange it at POST /v1/token")
+        if token.startswith(TICKET_PREFIX):
+            raise unauthenticated("a stream ticket is no token")
+        try:
+            found = take_apart(token)
+            key = self._key(found.header, found.signed, found.signature)
+            claims = read_claims(found.payload)
+        except Unusable:
+            raise unauthenticated(_NOT_OURS) from None
+        return self._principal(claims, key, found.signed)
+
+    def _key(self, header: Header, signed: bytes, signature: bytes) -> Key:
+        candidates = self.keyring.candidates(header.alg, header.kid)
+        for key in candidates:
+            if key.verify(signed, signature):
+                return key
+        key_set = self.keyring.key_set
+        if candidates or key_set is None or header.alg not in PUBLIC_ALGORITHMS:
+            raise unauthenticated(_NOT_OURS)
+        if key_set.is_stale:
+            retry = {"Retry-After": str(RETRY_AFTER_S)}
+            detail = "the keys of that issuer are not known"
+            raise UnknownKey(503, "keys_unavailable", detail, headers=retry)
+        refusal = unauthenticated(_NOT_OURS)
+        if header.kid is None or self.keyring.knows(header.kid):
+            raise refusal
+        raise UnknownKey(401, refusal.code, refusal.detail, headers=refusal.headers)
+
+    def _principal(self, claims: Claims, key: Key, signed: bytes) -> Principal:
+        now = self._now()
+        if claims.iss != key.issuer or not claims.is_for(self._audience):
+            raise unauthenticated("the token is for somebody else")
+        if now >= claims.exp + LEEWAY_S:
+            raise unauthenticated("the token has expired")
+        if max(claims.nbf, claims.iat) > now + LEEWAY_S:
+            raise unauthenticated("the token is not valid yet")
+        if claims.exp - claims.iat > LONGEST_TTL_S:
+            raise unauthenticated("the token holds for too long")
+        principal = Principal(
+            subject=claims.sub,
+            scopes=frozenset(claims.scope.split()) & _SCOPES,
+            expires=claims.exp,
+            token_id=claims.jti or hashlib.sha256(signed).hexdigest()[:32],
+            kind="key" if claims.key and key.algorithm == ALGORITHM else "token",
+            issued=claims.iat,
+        )
+        if self.revoked is not None and self.revoked.holds(principal):
+            raise unauthenticated("the token was revoked")
         return principal
 
 
@@ -115,15 +212,27 @@ def demand(principal: Principal, scope: str) -> None:
         )
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Admits a request to a data route.
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Admits a request to a route, and keeps who asks for `principal_of`.
 
     The route names its scope in `opt["scope"]`, and in `opt["scope_with"]` the scope that it needs
-    instead when a query parameter is given.
+    instead when a query parameter is given; `ANY_SCOPE` asks for a token alone, and a route that
+    `takes_key` for none. A coroutine, because others are sent to a thread.
     """
+    if handler.opt.get("takes_key"):
+        return
     token = bearer_token(connection.headers.get("authorization"))
     scope = handler.opt["scope"]
     for name, instead in handler.opt.get("scope_with", {}).items():
         if name in connection.query_params:
             scope = instead
-    demand(connection.app.state.gateway.verifier.verify(token), scope)
+    principal = await connection.app.state.gateway.verifier.admit(token)
+    if scope != ANY_SCOPE:
+        demand(principal, scope)
+    connection.scope["state"]["principal"] = principal
+
+
+def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """Whom the guard has admitted."""
+    principal: Principal = connection.scope["state"]["principal"]
+    return principal

@@ -12,7 +12,7 @@ from typing import Any
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 
-from api.access.auth import LEEWAY_S, Principal, bearer_token, demand
+from api.access.auth import LEEWAY_S, bearer_token, demand
 from api.errors import ApiError
 from api.gateway import Gateway, gateway_of
 from api.live.backlog import Backlog
@@ -30,6 +30,7 @@ from api.live.operations import (
 )
 from api.live.subscriptions import Subscriptions
 from pipeline.clock import to_rfc3339
+from pipeline.credentials import Principal
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.runtime import cancel
 
@@ -99,7 +100,7 @@ class Session:
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         try:
             self._arm(self._limits.authenticate_s, LATE, "no valid auth in time")
-            self._authenticate_by_header()
+            await self._authenticate_by_header()
             parts: list[asyncio.Future[Any]] = [*tasks, self.end]
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             return await self._outcome(tasks)
@@ -109,6 +110,7 @@ class Session:
             await cancel(*tasks)
             if self._deadline is not None:
                 self._deadline.cancel()
+            self._gateway.verifier.dismiss(self)
             await self._subscriptions.clear()
 
     async def _outcome(self, tasks: list["asyncio.Task[None]"]) -> Closing | None:
@@ -158,7 +160,7 @@ class Session:
 
     async def _handle(self, operation: Operation) -> None:
         if isinstance(operation, Auth):
-            self._authenticate(operation.token)
+            await self._authenticate(operation.token)
             self._acknowledge(operation, **self._identity())
         elif isinstance(operation, Ping):
             now = to_rfc3339(self._gateway.clock.now_ns())
@@ -176,24 +178,27 @@ class Session:
 
     # Who the client is
 
-    def _authenticate_by_header(self) -> None:
+    async def _authenticate_by_header(self) -> None:
         header = self._socket.headers.get("authorization")
         if header is not None:
             try:
                 token = bearer_token(header)
             except ApiError as error:
                 raise Closing(UNAUTHENTICATED, error.detail) from None
-            self._authenticate(token)
+            await self._authenticate(token)
             self._backlog.tell({"type": "ack", "op": "auth", "id": None, **self._identity()})
 
-    def _authenticate(self, token: str) -> None:
+    async def _authenticate(self, token: str) -> None:
+        verifier = self._gateway.verifier
         try:
-            principal = self._gateway.verifier.verify(token)
+            principal = await verifier.admit(token)
             demand(principal, "live")
         except ApiError as error:
-            code = FORBIDDEN if error.status == 403 else UNAUTHENTICATED
+            code = {403: FORBIDDEN, 503: RESTART}.get(error.status, UNAUTHENTICATED)
             raise Closing(code, error.detail) from None
         self._principal = principal
+        revoked = Closing(UNAUTHENTICATED, "the token was revoked")
+        verifier.attend(self, principal, lambda: end_session(self.end, revoked))
         remaining_s = principal.expires + LEEWAY_S - time.time()
         self._arm(remaining_s, UNAUTHENTICATED, "the token has expired")
 

@@ -23,10 +23,10 @@ from pipeline.models import EnrichedChain, market_snapshot
 from pipeline.runtime import Context, Redis, connect
 from pipeline.telemetry import Telemetry
 from pipeline.topics import Topics
-from tests.support import chains
+from tests.support import chains, tokens
 from tests.support.servers import free_port
 
-SECRET = "a secret of the tests, long enough for HS256"
+SECRET = tokens.SECRET
 EPOCH = "e1"
 WAIT_S = 10.0
 STOP_S = 20.0  # above what the gateway gives its requests and sessions

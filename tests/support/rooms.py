@@ -23,7 +23,8 @@ _SQL = re.compile(
     re.DOTALL,
 )
 _REDIS_KEY = re.compile(
-    r"^(?:stream|latest|latest-at|live|seq|lease|group|schema|worker|limit):(?!\s)|__keyspace@"
+    r"^(?:stream|latest|latest-at|live|seq|lease|group|schema|worker|limit|ticket):(?!\s)"
+    r"|^(?:api-keys|revoked-\w+)\b(?!\s)|__keyspace@"
 )
 
 

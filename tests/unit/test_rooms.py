@@ -13,6 +13,7 @@ GRAPH = rooms.graph(PROJECT)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "redis": (
         *("pipeline.streams", "pipeline.latest", "pipeline.limits", "pipeline.credentials"),
+        *("pipeline.keys", "pipeline.revocations"),
         *("pipeline.schemas", "pipeline.runtime", "pipeline.cluster", "pipeline.watch"),
         "pipeline.layout",
         *("stockify", "api.__main__"),
@@ -20,7 +21,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "psycopg": ("pipeline.database", "stockify.bench"),
     "psycopg_pool": ("pipeline.database", "stockify.bench"),
     "httpx": ("workers.ingest", "api.access"),
-    "litestar": ("api", "workers.simulator"),
+    "litestar": ("api", "workers.simulator", "stockify.bench.gateway.constant_peer"),
     "numba": ("pipeline.kernels",),
     "opentelemetry": ("pipeline.telemetry",),
     "prometheus_client": ("pipeline.telemetry",),
