@@ -77,30 +77,34 @@ class Edge:
         body = Body(receive) if _has_body(scope["headers"]) else None
         extra = (*self._origins.headers(origin), (b"x-request-id", request_id))
         answer = _Answer(scope, send, self._limiter, body, extra)
-        refusal = self._refusal(scope) or await self._blocked(scope)
-        if refusal is not None:
-            await _deny(answer.send, "http.response", refusal, request_id)
-            return
-        allowed = self._origins.preflight(scope, origin)
-        if allowed is not None:
-            start = {"type": "http.response.start", "status": 204, "headers": [*allowed]}
-            await answer.send(start)
-            await answer.send({"type": "http.response.body", "body": b""})
-            return
-        inner = scope | {"method": "GET"} if answer.is_head else scope
         try:
-            await self._app(inner, body.receive if body else receive, answer.send)
+            await self._route(scope, body.receive if body else receive, answer, origin)
         except Exception as error:
             if answer.is_started:
                 raise
             told = as_api_error(error)
-            self._log.error(
-                "request_failed",
-                request_id=request_id.decode(),
-                path=scope["path"],
-                exc_info=error,
-            )
+            if told.status == 500:
+                self._log.error(
+                    "request_failed",
+                    request_id=request_id.decode(),
+                    path=scope["path"],
+                    exc_info=error,
+                )
             await _deny(answer.send, "http.response", told, request_id)
+
+    async def _route(self, scope: Any, receive: Any, answer: "_Answer", origin: str | None) -> None:
+        """Hand a request on, unless it ends here. Raises ApiError."""
+        refusal = self._refusal(scope) or await self._blocked(scope)
+        if refusal is not None:
+            raise refusal
+        allowed = self._origins.preflight(scope, origin)
+        if allowed is None:
+            inner = scope | {"method": "GET"} if answer.is_head else scope
+            await self._app(inner, receive, answer.send)
+            return
+        start = {"type": "http.response.start", "status": 204, "headers": [*allowed]}
+        await answer.send(start)
+        await answer.send({"type": "http.response.body", "body": b""})
 
     def _refusal(self, scope: Any) -> ApiError | None:
         headers = scope["headers"]

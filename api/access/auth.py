@@ -217,9 +217,10 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
     The route names its scope in `opt["scope"]`, and in `opt["scope_with"]` the scope that it needs
     instead when a query parameter is given; `ANY_SCOPE` asks for a token alone, and a route that
-    `takes_key` for none. A coroutine, because others are sent to a thread.
+    `takes_key` for none, and a question for the methods asks nothing. A coroutine, because others
+    are sent to a thread.
     """
-    if handler.opt.get("takes_key"):
+    if handler.opt.get("takes_key") or connection.scope.get("method") == "OPTIONS":
         return
     token = bearer_token(connection.headers.get("authorization"))
     scope = handler.opt["scope"]

@@ -38,6 +38,7 @@ MALFORMED = 4400
 UNAUTHENTICATED = 4401
 FORBIDDEN = 4403
 LATE = 4408
+TOO_MANY_SESSIONS = 4409
 TOO_MANY_CHANNELS = 4413
 TOO_MANY_OPERATIONS = 4429
 STALLED = 4008
@@ -89,6 +90,7 @@ class Session:
         self._backlog = Backlog(is_msgpack=is_msgpack, limit_bytes=limits.backlog_bytes)
         self._subscriptions = Subscriptions(gateway, self._backlog)
         self._principal: Principal | None = None
+        self._counted: str | None = None  # the subject whose session this is
         self._allowance = float(limits.operations_burst)
         self._counted_at = time.monotonic()
         self.end: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
@@ -111,6 +113,8 @@ class Session:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._gateway.verifier.dismiss(self)
+            if self._counted is not None:
+                self._gateway.limiter.leave(self._counted)
             await self._subscriptions.clear()
 
     async def _outcome(self, tasks: list["asyncio.Task[None]"]) -> Closing | None:
@@ -195,12 +199,26 @@ class Session:
             demand(principal, "live")
         except ApiError as error:
             code = {403: FORBIDDEN, 503: RESTART}.get(error.status, UNAUTHENTICATED)
+            if error.status == 401:
+                self._gateway.limiter.fail(self._socket.scope["state"]["address"])
             raise Closing(code, error.detail) from None
+        await self._count(principal.subject)
         self._principal = principal
         revoked = Closing(UNAUTHENTICATED, "the token was revoked")
         verifier.attend(self, principal, lambda: end_session(self.end, revoked))
         remaining_s = principal.expires + LEEWAY_S - time.time()
         self._arm(remaining_s, UNAUTHENTICATED, "the token has expired")
+
+    async def _count(self, subject: str) -> None:
+        """Be one of the subject's sessions. Raises Closing where there are too many already."""
+        if subject == self._counted:
+            return
+        limiter = self._gateway.limiter
+        if not await limiter.enter(subject):
+            raise Closing(TOO_MANY_SESSIONS, "the subject has too many sessions open")
+        if self._counted is not None:
+            limiter.leave(self._counted)
+        self._counted = subject
 
     def _identity(self) -> dict[str, Any]:
         principal = self._principal

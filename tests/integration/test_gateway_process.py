@@ -4,60 +4,18 @@ import asyncio
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import websockets
 
 from api import __main__ as gateway_process
-from pipeline import config
-from pipeline.config import Settings
 from pipeline.credentials import issue_token
 from tests.support import servers
 from tests.support.gateway import SECRET, Client
+from tests.support.gateway_process import START_S, answer, process, settings
 from tests.support.servers import RedisServer, free_port
-
-START_S = 30.0
-
-
-@contextlib.contextmanager
-def process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    started = subprocess.Popen(
-        [sys.executable, "-m", "api"],
-        env=config.environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait(10)
-        assert started.stdout is not None
-        started.stdout.close()
-
-
-def answer(url: str, status: int) -> dict[str, object]:
-    """The JSON at a URL once it answers with that status."""
-    deadline = time.monotonic() + START_S
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            response = httpx.get(url, timeout=5)
-            if response.status_code == status:
-                body: dict[str, object] = response.json()
-                return body
-        assert time.monotonic() < deadline, f"{url} never answered {status}"
-        time.sleep(0.05)
-
-
-def settings(redis_port: int, **changes: object) -> Settings:
-    url = f"redis://127.0.0.1:{redis_port}/0"
-    fields = {"redis_url": url, "gateway_port": free_port(), "jwt_secret": SECRET} | changes
-    return Settings(**fields)  # type: ignore[arg-type]
 
 
 def test_gateway_lives_without_redis_and_is_ready_to_say_so(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SECRET = tokens.SECRET
 EPOCH = "e1"
 WAIT_S = 10.0
 STOP_S = 20.0  # above what the gateway gives its requests and sessions
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes long
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes long
 
 
 @dataclass
@@ -177,7 +177,7 @@ async def running(
     serving = asyncio.create_task(gateway_process.serve(context, bounds))
     url = f"http://127.0.0.1:{settings.gateway_port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, verify=_NO_TLS) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, verify=NO_TLS) as http:
             await _answering(http, serving)
             yield Gateway(settings, redis, http, telemetry, stopping, topics, bounds)
     finally:

@@ -1,0 +1,241 @@
+"""The rim of a real gateway: bounds, methods, origins, headers; spoken to byte by byte."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from api import edge, heads
+from api.edge import BODY_BYTES
+from tests.support import gateway, servers
+from tests.support.gateway import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ORIGIN = "https://desk.example"
+WAIT_S = 10.0
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """A gateway for all of these."""
+    directory = tmp_path_factory.mktemp("edge")
+    with servers.running(servers.valkey_binary(), directory) as server:
+        async with gateway.running(server.url, gateway_origins=(ORIGIN,)) as running:
+            yield running
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body
+
+
+async def said(
+    shared: Gateway, *parts: bytes, pause_s: float = 0.0
+) -> tuple[bytes, dict[str, Any]]:
+    """Write bytes as they are; the head and the JSON body of the one answer, after which the
+    server has closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared.settings.gateway_port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_s)
+        async with asyncio.timeout(WAIT_S):
+            answer = await reader.read()
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.lower(), json.loads(body)
+
+
+def request(method: str, path: str, *fields: str, body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        pytest.param("POST", "/v1/underlyings", {"GET", "HEAD", "OPTIONS"}, id="read-only route"),
+        pytest.param("DELETE", "/healthz", {"GET", "HEAD", "OPTIONS"}, id="outside of v1"),
+        pytest.param("GET", "/v1/compatibility/subjects/x/versions", {"OPTIONS", "POST"}, id="GET"),
+        pytest.param("HEAD", "/v1/compatibility/subjects/x/versions", None, id="HEAD"),
+        pytest.param("PATCH", "/", {"GET", "HEAD", "OPTIONS"}, id="page"),
+    ],
+)
+async def test_other_method_is_405_with_what_is_allowed(
+    method: str, path: str, allowed: set[str] | None, shared: Gateway
+) -> None:
+    response = await shared.http.request(method, path)
+    assert response.status_code == 405
+    if allowed is not None:
+        problem(response, 405, "method_not_allowed")
+        assert set(response.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1", "/v1/chains/NIFTY/x/y/z"])
+async def test_unknown_path_is_a_problem(path: str, shared: Gateway) -> None:
+    problem(await shared.http.get(path), 404, "not_found")
+
+
+async def test_plain_options_says_what_is_allowed(shared: Gateway) -> None:
+    response = await shared.http.options("/v1/underlyings")
+    assert response.status_code == 204
+    assert "GET" in response.headers["allow"]
+
+
+async def test_long_body_is_413_also_without_a_length(shared: Gateway) -> None:
+    path = "/v1/compatibility/subjects/x/versions"
+    headers = {"Authorization": f"Bearer {shared.token()}", "Content-Type": "application/json"}
+    large = b"x" * (BODY_BYTES + 1)
+    problem(await shared.http.post(path, content=large, headers=headers), 413, "body_too_large")
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _part in range(9):
+            yield b"x" * 8_192
+
+    response = await shared.http.post(path, content=parts(), headers=headers)
+    problem(response, 413, "body_too_large")
+    assert response.headers["connection"] == "close"
+
+
+async def test_slow_body_is_408(shared: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "BODY_S", 0.2)
+    head, body = await said(
+        shared,
+        request(
+            "POST",
+            "/v1/compatibility/subjects/x/versions",
+            f"Authorization: Bearer {shared.token()}",
+            "Content-Type: application/json",
+            "Content-Length: 100",
+            body=b"{",
+        ),
+    )
+    assert head.startswith(b"http/1.1 408")
+    assert body["code"] == "body_too_slow"
+    assert b"connection: close" in head
+
+
+async def test_body_that_nobody_reads_ends_the_connection(shared: Gateway) -> None:
+    head, body = await said(shared, request("GET", "/healthz", "Content-Length: 100", body=b"{"))
+    assert head.startswith(b"http/1.1 200")
+    assert body == {"status": "alive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        pytest.param(b"nonsense\r\n\r\n", 400, "bad_request", id="no request"),
+        pytest.param(request("GET", "/" + "x" * 20_000), 414, "uri_too_long", id="path"),
+        pytest.param(request("GET", "/?" + "x" * 9_000, "Connection: close"), 414, "uri_too_long",
+            id="query"),
+        pytest.param(
+            request("GET", "/", *(f"X-{n}: 1" for n in range(150))), 431, "head_too_large",
+            id="many fields"),
+        pytest.param(request("GET", "/", "Cookie: " + "x" * 20_000), 431, "head_too_large",
+            id="long field"),
+        pytest.param(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 40_000, 431, "head_too_large",
+            id="endless field"),
+        pytest.param(
+            request("GET", "/", "Connection: close").replace(b"localhost", b"elsewhere.example"),
+            421, "bad_host", id="host"),
+    ],
+)  # fmt: skip
+async def test_head_out_of_bounds_is_a_problem(
+    text: bytes, status: int, code: str, shared: Gateway
+) -> None:
+    head, body = await said(shared, text)
+    assert head.startswith(b"http/1.1 %d" % status)
+    assert (body["status"], body["code"]) == (status, code)
+    assert b"application/problem+json" in head
+    assert b"x-content-type-options: nosniff" in head
+    assert b"\r\nserver:" not in head
+
+
+async def test_slow_head_is_408(shared: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_S", 0.2)
+    head, body = await said(shared, b"GET / HTTP/1.1\r\nHost: local")
+    assert head.startswith(b"http/1.1 408")
+    assert body["code"] == "head_too_slow"
+
+
+async def test_client_that_says_nothing_is_left(
+    shared: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "HEAD_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared.settings.gateway_port)
+    async with asyncio.timeout(WAIT_S):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_named_origin_may_read_and_others_may_not(shared: Gateway) -> None:
+    asked = {"Access-Control-Request-Method": "DELETE", "Origin": ORIGIN}
+    before = await shared.http.options("/v1/admin/dead-letters/1-0", headers=asked)
+    assert before.status_code == 204
+    assert before.headers["access-control-allow-origin"] == ORIGIN
+    assert {"GET", "POST", "DELETE"} <= set(
+        before.headers["access-control-allow-methods"].split(", ")
+    )
+    assert "Authorization" in before.headers["access-control-allow-headers"]
+    read = await shared.get("/v1/underlyings", headers={"Origin": ORIGIN})
+    assert read.headers["access-control-allow-origin"] == ORIGIN
+    assert "RateLimit" in read.headers["access-control-expose-headers"]
+    refused = await shared.http.get("/v1/underlyings", headers={"Origin": ORIGIN})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == ORIGIN
+    for headers in (asked | {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        answer = await shared.http.options("/v1/underlyings", headers=headers)
+        assert "access-control-allow-origin" not in answer.headers
+        assert answer.headers["vary"] == "Origin"
+
+
+async def test_credentials_are_never_allowed_to_origins(shared: Gateway) -> None:
+    """Tokens travel in a header that a page sets itself; cookies would travel by themselves."""
+    response = await shared.get("/v1/underlyings", headers={"Origin": ORIGIN})
+    assert "access-control-allow-credentials" not in response.headers
+
+
+async def test_answers_that_are_no_page_run_nothing(shared: Gateway) -> None:
+    for path in ("/healthz", "/v1/underlyings", "/nothing", "/openapi.json"):
+        headers = (await shared.get(path)).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["permissions-policy"]
+        assert "server" not in headers
+
+
+async def test_failure_of_ours_tells_nothing_of_it(
+    shared: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_arguments: Any, **_named: Any) -> None:
+        raise ValueError("the innermost secret")
+
+    monkeypatch.setattr("api.health.readiness", fail)
+    response = await shared.http.get("/readyz")
+    body = problem(response, 500, "internal_error")
+    assert "innermost" not in response.text
+    logged = capsys.readouterr().out
+    assert str(body["request_id"]) in logged
+    assert "the innermost secret" in logged  # our own words, for whoever runs it
+
+
+async def test_failure_at_the_rim_is_a_problem_too(
+    shared: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise ValueError("the innermost secret")
+
+    monkeypatch.setattr("api.origins.Origins.preflight", fail)
+    response = await shared.http.get("/healthz")
+    problem(response, 500, "internal_error")
+    assert "innermost" not in response.text
