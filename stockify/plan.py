@@ -109,6 +109,7 @@ def make(
         # Children run in another directory, so a relative path must be settled here.
         state_dir=str(settings.state_path()),
         dhan_token_file=_absolute(settings.dhan_token_file),
+        jwt_jwks=settings.jwt_jwks if "://" in settings.jwt_jwks else _absolute(settings.jwt_jwks),
         clock=Clock(settings.clock).anchored(),
         redis_url=redis_url,
         database_url=database_url,

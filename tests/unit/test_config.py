@@ -55,11 +55,42 @@ def test_unknown_setting_in_the_file_is_refused(
         config.load()
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        pytest.param({"JWT_SECRET": "short"}, "JWT_SECRET.*32 bytes", id="short"),
+        pytest.param({"JWT_SECRETS": f"{'a' * 32},short"}, "JWT_SECRETS.*32 bytes", id="one-short"),
+        pytest.param({"JWT_SECRET": f"-----BEGIN {'x' * 40}"}, "file's form", id="a-public-key"),
+        pytest.param({"JWT_JWKS": "keys.json"}, "JWT_ISSUER", id="whose-keys"),
+        pytest.param(
+            {"JWT_JWKS": "http://127.0.0.1/keys", "JWT_ISSUER": "i"}, "https", id="plain-http"
+        ),
+        pytest.param({"JWT_AUDIENCE": ""}, "JWT_AUDIENCE", id="no-audience"),
+        pytest.param({"REVOCATION_GRACE_S": "-1"}, "REVOCATION_GRACE_S", id="negative"),
+        pytest.param({"REVOCATION_GRACE_S": "nan"}, "REVOCATION_GRACE_S", id="no-number"),
+    ],
+)
+def test_keys_of_tokens_are_checked_at_the_start(
+    given: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in given.items():
+        monkeypatch.setenv(f"STOCKIFY_{name}", text)
+    with pytest.raises(ConfigError, match=complaint):
+        config.load()
+
+
+def test_secrets_are_read_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKIFY_JWT_SECRETS", f"{'a' * 32}, {'b' * 32}")
+    assert config.load().jwt_secrets == ("a" * 32, "b" * 32)
+
+
 def test_no_secret_can_be_read_from_the_redacted_settings() -> None:
     settings = Settings(
         redis_url="redis://user:hunter2@127.0.0.1:6379/0",
         database_url="postgresql://stockify:hunter2@127.0.0.1/stockify",
         jwt_secret="hunter2" * 6,
+        jwt_secrets=("hunter2" * 5, "hunter2" * 7),
+        jwt_jwks="https://me:hunter2@issuer.example/keys",
         dhan_access_token="hunter2",
     )
     assert "hunter2" not in str(settings.redacted())

@@ -94,6 +94,21 @@ def test_relative_paths_are_settled_before_children_run_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "start"), [("keys.json", "/"), ("https://issuer.example/keys", "https://"), ("", "")]
+)
+def test_place_of_a_key_set_is_settled_too(place: str, start: str) -> None:
+    made = make(Settings(jwt_jwks=place, jwt_issuer="issuer", gateway_port=0))
+    assert made.settings.jwt_jwks.startswith(start)
+    assert made.settings.jwt_jwks.endswith(place)
+
+
+def test_generated_secret_does_not_hold_beside_given_ones() -> None:
+    made = make(Settings(jwt_secrets=("new" * 12, "old" * 12), gateway_port=0))
+    assert made.settings.jwt_secret == ""
+    assert made.launches[0].env["STOCKIFY_JWT_SECRETS"] == f"{'new' * 12},{'old' * 12}"
+
+
+@pytest.mark.parametrize(
     ("host", "shown"),
     [
         ("127.0.0.1", "127.0.0.1"),
