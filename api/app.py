@@ -14,7 +14,7 @@ from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
 from api.live import sockets
-from api.rest import analytics, chains, history, registry
+from api.rest import analytics, candles, chains, gaps, history, registry, ticks
 
 
 def create_app(gateway: Gateway) -> Any:
@@ -31,8 +31,10 @@ def create_app(gateway: Gateway) -> Any:
             chains.snapshots,
             chains.snapshot,
             analytics.volatility_surface,
-            history.contract_history,
-            history.underlying_history,
+            *history.routes,
+            *candles.routes,
+            *gaps.routes,
+            *ticks.routes,
             registry.routes,
             tokens.routes,
         ],

@@ -114,36 +114,45 @@ async def summary(
     StoreError; DecodeError where the text is no symbol.
     """
     found = parse_symbol(symbol)
-    underlying = found if isinstance(found, str) else found.underlying
-    until_ns = min(end_ns, now_ns)
-    if not isinstance(found, str):
-        until_ns = min(until_ns, expiry_ns(found.expiry))
-    until_ns = max(start_ns, until_ns)
+    closed = closed_summary(symbol, start_ns, end_ns, now_ns)
+    until_ns = closed.ends
     if start_ns == until_ns:
-        return Summary(symbol, start_ns, until_ns, Counts(), (), False, True)
+        return closed
     (row,) = await database.fetch(
         "coverage_summary",
         symbols=None if isinstance(found, str) else [_chain(found)],
-        underlying=underlying,
+        underlying=_underlying(found),
         since=to_datetime(start_ns),
         until=to_datetime(until_ns),
         most=GAPS_MAXIMUM + 1,
         **_minutes(start_ns, until_ns),
     )
-    exchange = _exchange(underlying)
-    told_from_ns = max(start_ns, until_ns - CLOSED_TOLD_NS)
     gaps = [_cut(gap, start_ns, until_ns) for gap in row["gaps"][:GAPS_MAXIMUM]]
-    gaps += closed_gaps(told_from_ns, until_ns, exchange)
+    gaps += closed.gaps
     gaps.sort(key=lambda gap: (gap.starts, gap.symbol))
-    return Summary(
-        symbol,
-        start_ns,
-        until_ns,
-        _counts(row),
-        tuple(gaps),
-        len(row["gaps"]) > GAPS_MAXIMUM or told_from_ns > start_ns,
-        _is_complete(row, start_ns, until_ns, exchange),
+    return msgspec.structs.replace(
+        closed,
+        counts=_counts(row),
+        gaps=tuple(gaps),
+        is_cut=closed.is_cut or len(row["gaps"]) > GAPS_MAXIMUM,
+        is_complete=_is_complete(row, start_ns, until_ns, _exchange(_underlying(found))),
     )
+
+
+def closed_summary(symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Summary:
+    """What the calendar alone says of a range; an empty one is complete, else nobody knows.
+
+    Raises DecodeError where the text is no symbol.
+    """
+    found = parse_symbol(symbol)
+    until_ns = min(end_ns, now_ns)
+    if not isinstance(found, str):
+        until_ns = min(until_ns, expiry_ns(found.expiry))
+    until_ns = max(start_ns, until_ns)
+    told_from_ns = max(start_ns, until_ns - CLOSED_TOLD_NS)
+    gaps = tuple(closed_gaps(told_from_ns, until_ns, _exchange(_underlying(found))))
+    is_complete = True if start_ns == until_ns else None
+    return Summary(symbol, start_ns, until_ns, Counts(), gaps, told_from_ns > start_ns, is_complete)
 
 
 async def gaps_page(
@@ -279,6 +288,10 @@ def _minutes(start_ns: int, end_ns: int) -> Row:
         "start": to_datetime(start_ns - start_ns % MINUTE_NS),
         "end": to_datetime(end_ns + -end_ns % MINUTE_NS),
     }
+
+
+def _underlying(found: ContractId | ChainId | str) -> str:
+    return found if isinstance(found, str) else found.underlying
 
 
 def _chain(found: ContractId | ChainId) -> str:

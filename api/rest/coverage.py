@@ -7,7 +7,7 @@ from typing import Any
 from api.gateway import database_of, gateway_of
 from api.rest.answers import AnyRequest, instant
 from api.rest.query import symbol_of
-from pipeline.coverage import Gap, Summary, summary
+from pipeline.coverage import Gap, Summary, closed_summary, summary
 from pipeline.models import ChainId, ContractId, chain_symbol
 
 
@@ -18,6 +18,15 @@ async def coverage_of(
     now_ns = gateway_of(request).clock.now_ns()
     told = await summary(database_of(request), covered(symbol), start_ns, end_ns, now_ns)
     return coverage_values(told, form)
+
+
+def uncounted(
+    request: AnyRequest, symbol: str, start_ns: int, end_ns: int, form: str
+) -> dict[str, Any]:
+    """The coverage of what nobody counts: when it could not be, and null for the rest."""
+    told = closed_summary(symbol, start_ns, end_ns, gateway_of(request).clock.now_ns())
+    counts = ("expected", "present", "missed_upstream", "missed_us")
+    return coverage_values(told, form) | dict.fromkeys(counts)
 
 
 def covered(symbol: str) -> str:

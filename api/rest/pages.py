@@ -94,8 +94,12 @@ def page(
     meta: Row,
     place: Place | None,
     position_of: Callable[[Row], tuple[int | str, ...]],
+    told: Callable[[Row], Row] | None = None,
 ) -> Response[bytes]:
-    """The answer to one row more than the page has; that it is there says that more follow."""
+    """The answer to one row more than the page has; that it is there says that more follow.
+
+    `told` makes of a row what the client sees; without it, its instants are put in their form.
+    """
     shown = rows[: query["limit"]]
     following = None
     if len(rows) > len(shown):
@@ -105,7 +109,7 @@ def page(
     fields = query.get("fields")
     if fields:
         shown = [{name: row[name] for name in fields} for row in shown]
-    data = [with_instants(row, query["ts"]) for row in shown]
+    data = [told(row) if told else with_instants(row, query["ts"]) for row in shown]
     return answer(request, data, meta, following=following)
 
 

@@ -8,8 +8,7 @@ COPY ticks (
     open_interest, place
 ) FROM STDIN (FORMAT binary)
 
--- name: contract_ticks
--- Ticks of contracts in [start, end), oldest first, after a (ts, place) if that is given.
+-- fragment: ticks_between
 SELECT
     (extract(epoch FROM ticks.ts) * 1000000)::bigint * 1000 AS ts_ingest,
     (extract(epoch FROM ticks.ts_event) * 1000000)::bigint * 1000 AS ts_event,
@@ -19,9 +18,25 @@ FROM ticks
 WHERE
     ticks.instrument_id = ANY(%(instrument_ids)s::integer[])
     AND ticks.ts >= %(start)s AND ticks.ts < %(end)s
-    AND (
-        %(after)s::timestamptz IS NULL
-        OR (ticks.ts, ticks.place) > (%(after)s::timestamptz, %(after_place)s::integer)
-    )
+
+-- name: contract_ticks
+-- Ticks of contracts in [start, end) behind a position (NULL: from the first), oldest first.
+{ticks_between}
+AND (
+    %(after)s::timestamptz IS NULL
+    OR (ticks.ts, ticks.place, ticks.instrument_id)
+    > (%(after)s::timestamptz, %(after_place)s::integer, %(after_instrument)s::integer)
+)
 ORDER BY ticks.ts, ticks.place, ticks.instrument_id
+LIMIT %(limit)s
+
+-- name: contract_ticks_newest_first
+-- Ticks of contracts in [start, end) behind a position (NULL: from the last), newest first.
+{ticks_between}
+AND (
+    %(after)s::timestamptz IS NULL
+    OR (ticks.ts, ticks.place, ticks.instrument_id)
+    < (%(after)s::timestamptz, %(after_place)s::integer, %(after_instrument)s::integer)
+)
+ORDER BY ticks.ts DESC, ticks.place DESC, ticks.instrument_id DESC
 LIMIT %(limit)s

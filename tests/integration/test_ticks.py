@@ -38,7 +38,9 @@ def store(url: str, *ticks: Tick) -> None:
 async def read(database: Database, after: Any = None, limit: int = 10) -> list[dict[str, Any]]:
     asked = {"instrument_ids": [1], "start": OPEN - DAY, "end": OPEN + DAY, "limit": limit}
     at, place = after or (None, None)
-    return await database.fetch("contract_ticks", **asked, after=at, after_place=place)
+    return await database.fetch(
+        "contract_ticks", **asked, after=at, after_place=place, after_instrument=1
+    )
 
 
 async def test_ticks_of_one_instant_stay_apart_and_pages_meet(database_url: str) -> None:
@@ -75,7 +77,7 @@ async def test_read_of_a_contract_asks_its_key(database_url: str) -> None:
         connection.execute("ANALYZE ticks")
         plan = connection.execute(
             b"EXPLAIN " + statement("contract_ticks"),
-            {**parameters, "after": None, "after_place": None},
+            {**parameters, "after": None, "after_place": None, "after_instrument": None},
         ).fetchall()
     text = "\n".join(line for (line,) in plan)
     assert "Index Cond" in text, text
