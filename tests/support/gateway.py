@@ -162,7 +162,7 @@ async def running(
         redis_url=redis_url,
         database_url=database_url,
         gateway_port=free_port(),
-        jwt_secret=SECRET,
+        jwt_secret=changes.pop("jwt_secret", SECRET),
         clock=changes.pop("clock", "2026-01-25T15:30:30+05:30"),
         log_level="error",
         **changes,
