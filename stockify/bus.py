@@ -4,22 +4,18 @@ A short name (`raw`, `signals`) means every shard of that stream; a whole key me
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from pipeline import layout
 from pipeline.attached import attached_settings
 from pipeline.clock import Clock
-from pipeline.cluster import primaries
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.runtime import Redis, connect
-from pipeline.streams.state import Memory, StreamState, read_memory, read_state
+from pipeline.streams import overview
 from pipeline.topics import Topics
-
-_SCANNED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +33,11 @@ class Bus:
 
     def trimmed(self) -> list[str]:
         """The streams that the trimmer keeps to their budget."""
-        return [
-            name(shard)
-            for name in (self.topics.raw, self.topics.enriched, self.topics.contracts)
-            for shard in self.shards()
-        ]
+        return overview.trimmed_streams(self.topics)
 
     async def streams(self) -> list[str]:
         """Every stream there is at the servers, and of ours also those that are not."""
-        own = self.trimmed()
-        dead = [self.topics.dead(shard) for shard in self.shards()]
-        found = set()
-        for server in await primaries(self.redis):
-            async for key in server.scan_iter(count=_SCANNED_AT_ONCE, _type="stream"):
-                found.add(key.decode())
-        return [*own, *sorted(found - {*own, *dead}), *dead]
+        return await overview.all_streams(self.redis, self.topics)
 
     async def named(self, text: str) -> list[str]:
         """The streams that a text means, those that exist. Raises ConfigError where none does."""
@@ -63,24 +49,6 @@ class Bus:
             known = ", ".join(await self.streams())
             raise ConfigError(f"no stream {text!r}; there are: {known}")
         return found
-
-    async def cuts(self) -> list[Topics]:
-        """The names in use, then those of earlier cuts into other numbers of shards."""
-        record = await layout.read(self.redis)
-        return [self.topics, *(cut.topics for cut in reversed(record.past if record else ()))]
-
-    def successor(self, stream: str, key: str) -> str:
-        """The stream that stands in the place of one of an earlier cut, for entries of a key."""
-        name = stream.removeprefix(Topics().stream("")).partition(":{")[0]
-        return self.topics.stream(name, self.topics.shard_of_key(key))
-
-    async def states(self, streams: Sequence[str]) -> list[StreamState]:
-        """How these streams stand."""
-        return [await read_state(self.redis, stream) for stream in streams]
-
-    async def memory(self) -> list[Memory]:
-        """What each server uses and may use."""
-        return [await read_memory(server) for server in await primaries(self.redis)]
 
 
 @contextlib.asynccontextmanager

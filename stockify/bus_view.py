@@ -1,41 +1,14 @@
-"""How the bus stands, as tables for people and as plain values for programs."""
+"""How the bus stands, as tables for people."""
 
 from collections.abc import Iterable
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.streams.overview import View
 from pipeline.streams.state import GroupState, Memory, StreamState
 from stockify.display import duration
-
-
-class View(msgspec.Struct, frozen=True):
-    """Streams with their groups, and the servers' memory. `keep_bytes` is a stream's budget."""
-
-    streams: tuple[StreamState, ...]
-    servers: tuple[Memory, ...]
-    keep_bytes: int
-    budgeted: frozenset[str]  # of these streams the trimmer keeps to it
-
-    def headroom(self, stream: StreamState) -> int | None:
-        """Bytes until a stream's kept time is cut short; None for one that nobody trims."""
-        return self.keep_bytes - stream.bytes if stream.name in self.budgeted else None
-
-
-def plain(view: View) -> dict[str, object]:
-    """The view as a program reads it."""
-    return {
-        "streams": [
-            msgspec.to_builtins(stream) | {"headroom": view.headroom(stream)}
-            for stream in view.streams
-        ],
-        "servers": [
-            msgspec.to_builtins(server) | {"headroom": server.headroom} for server in view.servers
-        ],
-        "keep_bytes": view.keep_bytes,
-    }
 
 
 def tables(view: View) -> RenderableType:

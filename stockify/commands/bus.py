@@ -11,8 +11,10 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.errors import StockifyError
+from pipeline.streams import overview
+from pipeline.streams.overview import View, plain
 from stockify.bus import Bus, attached
-from stockify.bus_view import View, plain, tables
+from stockify.bus_view import tables
 from stockify.display import wide_console
 from stockify.lazy import Entry, LazyGroup
 
@@ -74,10 +76,4 @@ async def _show_live(found: Bus, live: Live) -> None:
 
 async def look(found: Bus, streams: list[str]) -> View:
     """How these streams stand, those that never were left out."""
-    states = await found.states(streams)
-    return View(
-        streams=tuple(state for state in states if state.is_there or state.head_seq),
-        servers=tuple(await found.memory()),
-        keep_bytes=found.settings.keep_bytes,
-        budgeted=frozenset(found.trimmed()),
-    )
+    return await overview.look(found.redis, found.topics, streams, found.settings.keep_bytes)

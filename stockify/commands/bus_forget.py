@@ -6,7 +6,7 @@ import click
 
 from pipeline.errors import ConfigError
 from pipeline.streams.groups import forget as forget_group
-from pipeline.streams.state import GroupState, StreamState
+from pipeline.streams.state import GroupState, StreamState, read_state
 from stockify.bus import attached
 
 
@@ -25,7 +25,7 @@ def forget(stream: str, group: str, yes: bool) -> None:
 
 async def _forget(stream: str, group: str, *, yes: bool) -> None:
     async with attached("forget") as bus:
-        states = await bus.states(await bus.named(stream))
+        states = [await read_state(bus.redis, name) for name in await bus.named(stream)]
         found = [(state, one) for state in states for one in state.groups if one.name == group]
         if not found:
             known = sorted({one.name for state in states for one in state.groups})

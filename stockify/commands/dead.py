@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.clock import to_rfc3339
-from pipeline.errors import ConfigError, StreamRetired
-from pipeline.streams import Producer, letters
+from pipeline.errors import ConfigError
+from pipeline.streams import letters
+from pipeline.streams.dead_letters import DeadLetters
 from pipeline.streams.letters import Filter, Letter
+from pipeline.streams.overview import dead_streams
 from stockify import entry_lines
 from stockify.bus import Bus, attached
 from stockify.display import counted, wide_console
@@ -203,19 +205,11 @@ async def _redrive(bus: Bus, letter: Letter) -> int:
     if not letter.stream:
         click.echo(f"{letter.stream_id}: does not say where it came from", err=True)
         return 0
-    source = letter.stream
-    try:
-        place = await letters.redrive(bus.redis, letter)
-    except StreamRetired:
-        source = bus.successor(source, letter.key)
-        producer = Producer(bus.settings, "dead")
-        try:
-            place = await letters.move(bus.redis, producer, letter, source)
-        finally:
-            await producer.close()
-    if place is None:
+    sent = await DeadLetters(bus.redis, bus.settings, bus.topics).redrive(letter)
+    if sent is None:
         click.echo(f"{letter.stream_id}: was gone already", err=True)
         return 0
+    source, place = sent
     click.echo(f"{letter.stream_id}: {letter.id} → {source} {place.stream_id}")
     return 1
 
@@ -247,5 +241,4 @@ async def _dead_streams(bus: Bus, stream: str) -> list[str]:
     """The streams that are meant, those of earlier cuts too; none yet is no error."""
     if stream != "dead":
         return await bus.named(stream)
-    cuts = await bus.cuts()
-    return list(dict.fromkeys(cut.dead(shard) for cut in cuts for shard in range(cut.shards)))
+    return await dead_streams(bus.redis, bus.topics)

@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.streams.groups import Card
+from pipeline.streams.overview import View, plain
 from pipeline.streams.state import Bookmark, GroupState, Memory, StreamState
 from pipeline.streams.trimming import Behind, Trimmed
 from stockify import entry_lines
-from stockify.bus_view import View, plain, size, tables
+from stockify.bus_view import size, tables
 from stockify.commands.bus_trim import lines
 
 
