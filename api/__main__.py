@@ -25,6 +25,7 @@ from pipeline.credentials import signing_secrets
 from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.keys import ApiKeys, Tickets
+from pipeline.known import KnownChains
 from pipeline.latest import Latest
 from pipeline.revocations import Revocations
 from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
@@ -67,6 +68,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         clock=context.clock,
         telemetry=telemetry,
         latest=latest,
+        known_chains=KnownChains(latest),
         registry=Registry(context.redis),
         database=database,
         verifier=verifier,

@@ -16,6 +16,7 @@ from pipeline.config import Settings
 from pipeline.database import Database
 from pipeline.errors import StoreUnavailable
 from pipeline.keys import ApiKeys, Tickets
+from pipeline.known import KnownChains
 from pipeline.latest import Latest
 from pipeline.revocations import Revocations
 from pipeline.runtime import Heartbeat
@@ -48,6 +49,7 @@ class Gateway:
     clock: Clock
     telemetry: Telemetry
     latest: Latest
+    known_chains: KnownChains
     registry: Registry
     database: Database | None
     verifier: Verifier

@@ -86,6 +86,7 @@ def to_datetime(ns: int) -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=ns // 1_000)
 
 
+@functools.lru_cache(maxsize=4_096)  # one instant stands in hundreds of messages
 def to_rfc3339(ns: int) -> str:
     """An instant as RFC 3339 in UTC with microseconds."""
     return to_datetime(ns).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,7 +6,7 @@ are those of `frames.encode_client_json`; this room never looks into a row.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -62,6 +62,9 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 return 1
 """
+
+
+_ROWS, _NO_ROWS = b',"rows":[', b',"rows":[]}'
 
 
 class ChainCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +143,7 @@ async def write_chain(
         *(topics.latest(symbol, shard) for symbol in texts),
     ]
     arguments: list[str | bytes | int] = [
-        _position_text(header.ts_ingest, position.seq),
+        position_text(header.ts_ingest, position.seq),
         LATEST_TTL_S,
         header.chain,
         msgspec.json.encode(card),
@@ -163,7 +166,7 @@ async def write_expiries(redis: Redis, topics: Topics, shard: int, expiries: Exp
     )
     keys = (topics.expiries_position(expiries.underlying, shard), topics.catalog(shard))
     arguments = (
-        _position_text(expiries.ts_ingest, 0),
+        position_text(expiries.ts_ingest, 0),
         LATEST_TTL_S,
         expiries.underlying,
         msgspec.json.encode(card),
@@ -185,17 +188,29 @@ class Latest:
 
     async def texts(self, symbols: Sequence[str]) -> list[bytes | None]:
         """The newest text of each symbol, in one round trip a shard; None where there is none."""
+        return await self._values(symbols, self._topics.latest)
+
+    async def positions(self, symbols: Sequence[str]) -> list[bytes | None]:
+        """The `position_text` of each chain's or underlying's newest text, as `texts` reads."""
+        return await self._values(symbols, self._topics.latest_position)
+
+    async def _values(
+        self, symbols: Sequence[str], key: Callable[[str, int], str]
+    ) -> list[bytes | None]:
         by_shard: dict[int, list[int]] = {}
         for index, symbol in enumerate(symbols):
             by_shard.setdefault(shard_of(self._topics, symbol), []).append(index)
         found: list[bytes | None] = [None] * len(symbols)
 
         async def read(shard: int, indices: list[int]) -> None:
-            keys = [self._topics.latest(symbols[index], shard) for index in indices]
+            keys = [key(symbols[index], shard) for index in indices]
             for index, text in zip(indices, await _asked(self._redis.mget(keys)), strict=True):
                 found[index] = text
 
-        await asyncio.gather(*(read(*part) for part in by_shard.items()))
+        if len(by_shard) == 1:
+            await read(*by_shard.popitem())
+        else:
+            await asyncio.gather(*(read(*part) for part in by_shard.items()))
         return found
 
     async def catalog(self) -> Catalog:
@@ -234,7 +249,7 @@ def decode_latest(symbol: str, text: bytes) -> Known:
     """A latest text in the shape that its symbol has. Raises DecodeError."""
     parts = parse_symbol(symbol)
     if isinstance(parts, ChainId):
-        return _decode(text, frames.LatestChain)
+        return _decode_chain(text)
     if isinstance(parts, ContractId):
         return _decode(text, frames.LatestContract)
     return _decode(text, frames.LatestUnderlying)
@@ -246,8 +261,19 @@ def shard_of(topics: Topics, symbol: str) -> int:
     return topics.shard_of(parts if isinstance(parts, str) else parts.underlying)
 
 
-def _position_text(ts_ingest: int, seq: int) -> str:
+def position_text(ts_ingest: int, seq: int) -> str:
+    """What is kept beside a value: texts of positions are in the order of the positions."""
     return f"{ts_ingest:020d}:{seq:020d}"
+
+
+def _decode_chain(text: bytes) -> frames.LatestChain:
+    """Its rows are its last field: what is before them is decoded, and they are not scanned."""
+    before, rows, after = text.partition(_ROWS)
+    if not rows or not after.endswith(b"]}"):
+        return _decode(text, frames.LatestChain)
+    chain = _decode(before + _NO_ROWS, frames.LatestChain)
+    encoded = msgspec.Raw(memoryview(text)[len(before) + len(_ROWS) - 1 : -1])
+    return msgspec.structs.replace(chain, rows=encoded)
 
 
 def _decode(text: bytes, shape: type[_Shape]) -> _Shape:

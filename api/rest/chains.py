@@ -123,9 +123,9 @@ async def chain(
     if query["as_of"] is not None:
         return await _chain_as_of(request, chain_id, query["as_of"], window, query["ts"])
     symbol = chain_symbol(*chain_id)
-    known = await _known(gateway, symbol)
-    if not isinstance(known, LatestChain):
-        raise not_found("chain", symbol)
+    known = await gateway.known_chains.chain(symbol)
+    if known is None:
+        raise not_found("symbol", symbol)
     position = known.position
     tag = entity_tag(symbol, position.epoch, position.seq, window, query["ts"])
     unchanged = not_modified(request, tag)

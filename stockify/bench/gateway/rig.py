@@ -28,6 +28,7 @@ from stockify.processes import Launch
 PEER_PYTHON = Path(__file__).resolve().parents[3] / ".venv-bench" / "bin" / "python"
 SECRET = "the secret of a bench, long enough for HS256"  # noqa: S105 - opens one short-lived gateway
 START_S = 30.0
+NEVER = 1_000_000.0  # units a second, of a limit that is on and that nobody reaches
 
 Say = Callable[[str], None]
 _PEERS = "import fastapi, hiredis, httptools, redis, uvicorn, uvloop, websockets.legacy.server"
@@ -76,6 +77,10 @@ class Rig:
             jwt_secret=SECRET,
             gateway_port=plan.Ports().free(),
             log_level="error",
+            gateway_rate=NEVER,
+            gateway_burst=int(NEVER),
+            gateway_address_rate=NEVER,
+            gateway_address_burst=int(NEVER),
         )
         return self._server(plan.launch("gateway", settings), settings.gateway_port)
 
