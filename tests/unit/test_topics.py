@@ -1,5 +1,7 @@
 from collections import Counter
 
+from redis.crc import key_slot
+
 from pipeline import topics
 from pipeline.topics import Topics
 
@@ -33,6 +35,15 @@ def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
     ]
     assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{2}"}
     assert sharded.raw(2) == "stream:raw:{2}"
+
+
+def test_keys_of_one_call_on_revocations_share_a_slot() -> None:
+    names = (
+        *(topics.REVOKED, topics.REVOKED_CARDS),
+        *(topics.REVOKED_ORDER, topics.REVOKED_UNTIL),
+    )
+    assert len({key_slot(name.encode()) for name in names}) == 1
+    assert key_slot(topics.API_KEYS.encode()) == key_slot(topics.API_KEYS_USED.encode())
 
 
 def test_underlyings_keep_their_shard_and_spread() -> None:
