@@ -1,22 +1,32 @@
-"""uvicorn's WebSocket protocol, with an end for clients that read nothing any more.
+"""uvicorn's WebSocket protocol, with an end for stalled clients and a way for ready frames.
 
 uvicorn waits for room before it writes a close frame and for an empty buffer before it closes the
-transport; a stalled client would keep its connection for ever. Depends on three attributes of the
-protocol of uvicorn 0.5x, which a test holds in place.
+transport; a stalled client would keep its connection for ever. And it copies what it sends four
+times, and builds a frame for each client, though a server's frames are the same for all of them.
+Depends on six attributes of the protocol of uvicorn 0.5x, which a test holds in place.
 """
 
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 ABORT_AFTER_S = 3.0  # for the close handshake of a client that is merely slow
+_TEXT, _BINARY = 0x81, 0x82  # the first byte of a whole message
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """Closes within a bounded time, whatever the client does."""
+    """Closes within a bounded time, whatever the client does; takes frames as well as messages."""
 
     async def send(self, message: Any) -> None:
-        """Send an ASGI event; a close does not wait for the client to drain."""
+        """Send an ASGI event; a close does not wait for the client to drain.
+
+        `{"type": "websocket.send", "frame": bytes}` is written as it is: see `frame_of`.
+        """
+        frame = message.get("frame")
+        if frame is not None:
+            await self._write(frame)
+            return
         if message["type"] == "websocket.close":
             self.writable.set()
             self.loop.call_later(ABORT_AFTER_S, self._abort)
@@ -27,6 +37,23 @@ class Protocol(WebSocketsSansIOProtocol):
         self.loop.call_later(ABORT_AFTER_S, self._abort)
         super().shutdown()
 
+    async def _write(self, frame: bytes) -> None:
+        if not self.writable.is_set():
+            await self.writable.wait()
+        if self.disconnected or self.close_sent or not self.handshake_complete:
+            raise ClientDisconnected
+        self.transport.write(frame)
+
     def _abort(self) -> None:
         if not self.disconnected:
             self.transport.abort()
+
+
+def frame_of(payload: bytes, *, is_binary: bool) -> bytes:
+    """A whole message as the one frame that any client of the server may be sent."""
+    first, length = _BINARY if is_binary else _TEXT, len(payload)
+    if length < 126:
+        return bytes((first, length)) + payload
+    if length < 65_536:
+        return bytes((first, 126)) + length.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + length.to_bytes(8, "big") + payload
