@@ -20,7 +20,7 @@ from api.errors import RETRY_AFTER_S, ApiError
 from pipeline.credentials import ALGORITHM, AUDIENCE, LONGEST_TTL_S, SCOPES, Principal
 from pipeline.keys import KEY_PREFIX, TICKET_PREFIX, Tickets
 
-CACHED_TOKENS = 4_096  # a check costs 40 to 150 µs, a look-up below one
+CACHED_TOKENS = 4_096  # a check costs 60 to 300 µs, a look-up about one
 LEEWAY_S = 5  # clocks of two hosts differ a little
 ANY_SCOPE = ""  # `opt["scope"]` of a route that wants a token and nothing of it
 _REALM = 'Bearer realm="stockify"'

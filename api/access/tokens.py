@@ -55,7 +55,7 @@ async def exchange(request: AnyRequest) -> Response[bytes]:
     wanted = await _body(request, Exchange)
     now = time.time()  # before the key is looked at: one revoked meanwhile revokes the token too
     key = await _key(request, gateway, wanted)
-    scopes = key.scopes if wanted.scopes is None else tuple(wanted.scopes)
+    scopes = key.scopes if wanted.scopes is None else tuple(dict.fromkeys(wanted.scopes))
     for scope in scopes:
         if scope not in key.scopes:
             detail = f"the key does not have the scope {scope[:40]!r}"

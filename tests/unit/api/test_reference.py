@@ -9,7 +9,8 @@ from api.live import operations, sockets
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
-SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "api").glob("*.py")))
+PATHS = [*(ROOT / "api").glob("*.py"), *(ROOT / "api").glob("*/*.py")]
+SOURCE = "\n".join(path.read_text() for path in sorted(PATHS))
 
 
 def test_close_codes_are_those_of_the_code() -> None:
@@ -22,7 +23,10 @@ def test_close_codes_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", sorted(set(re.findall(r'(?:ApiError\(\s*\d{3}, |Refused\()"(\w+)"', SOURCE)))
+    "code",
+    sorted(
+        set(re.findall(r'(?:(?:ApiError|UnknownKey)\(\s*\d{3},\s*|Refused\(\s*)"(\w+)"', SOURCE))
+    ),
 )
 def test_every_code_a_client_may_see_is_named(code: str) -> None:
     assert f"`{code}`" in REFERENCE
