@@ -30,6 +30,8 @@ from pipeline.latest import Latest
 from pipeline.revocations import Revocations
 from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
 from pipeline.schemas import Registry
+from pipeline.streams.dead_letters import DeadLetters
+from pipeline.streams.overview import Overview
 from pipeline.watch import Watch
 
 DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds in all
@@ -60,7 +62,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     telemetry = context.telemetry
     latest = Latest(context.redis, context.topics)
     watcher = connect(settings, retries=0, name="gateway-watch")
-    counter = connect(settings, retries=0, name="gateway-limits")  # a call sent twice counts twice
+    once = connect(settings, retries=0, name="gateway-once")  # calls that must not count twice
     database = Database(settings.database_url) if settings.database_url else None
     replica = Database(settings.database_read_url) if settings.database_read_url else None
     gateway = Gateway(
@@ -72,7 +74,9 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         registry=Registry(context.redis),
         database=database,
         verifier=verifier,
-        limiter=Limiter(settings, counter, context.topics),
+        limiter=Limiter(settings, once, context.topics),
+        dead_letters=DeadLetters(once, settings, context.topics),
+        overview=Overview(once, context.topics, settings.keep_bytes),
         api_keys=ApiKeys(context.redis),
         tickets=tickets,
         revocations=revocations,
@@ -99,7 +103,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
             await gateway.limiter.close()
     finally:
         await watcher.aclose()
-        await counter.aclose()
+        await once.aclose()
 
 
 def _verifier(context: Context, revocations: Revocations, tickets: Tickets) -> Verifier:

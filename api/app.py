@@ -14,7 +14,7 @@ from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
 from api.live import sockets
-from api.rest import analytics, candles, chains, gaps, history, registry, ticks
+from api.rest import admin, analytics, candles, chains, gaps, history, registry, symbols, ticks
 
 
 def create_app(gateway: Gateway) -> Any:
@@ -34,9 +34,11 @@ def create_app(gateway: Gateway) -> Any:
             *history.routes,
             *candles.routes,
             *gaps.routes,
+            *symbols.routes,
             *ticks.routes,
             registry.routes,
             tokens.routes,
+            *admin.routes,
         ],
     )
     app = Litestar(

@@ -25,6 +25,7 @@ _CODES = {
     405: "method_not_allowed",
     406: "not_acceptable",
     408: "body_too_slow",
+    409: "conflict",
     413: "body_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",

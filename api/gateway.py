@@ -21,6 +21,8 @@ from pipeline.latest import Latest
 from pipeline.revocations import Revocations
 from pipeline.runtime import Heartbeat
 from pipeline.schemas import Registry
+from pipeline.streams.dead_letters import DeadLetters
+from pipeline.streams.overview import Overview
 from pipeline.telemetry import Counter, Telemetry
 
 
@@ -54,6 +56,8 @@ class Gateway:
     database: Database | None
     verifier: Verifier
     limiter: Limiter
+    dead_letters: DeadLetters
+    overview: Overview
     api_keys: ApiKeys
     tickets: Tickets
     revocations: Revocations

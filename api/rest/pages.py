@@ -87,6 +87,11 @@ def keyed_place(request: AnyRequest, query: Mapping[str, Any], *position: Any) -
     return _behind(request, query["cursor"], *position)
 
 
+def cursor_at(request: AnyRequest, *position: int | str) -> str:
+    """The cursor behind a position, for `keyed_place` of the same list."""
+    return encode_cursor(_digest(request), *position)
+
+
 def page(
     request: AnyRequest,
     rows: Sequence[Row],

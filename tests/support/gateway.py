@@ -164,7 +164,7 @@ async def running(
         gateway_port=free_port(),
         jwt_secret=changes.pop("jwt_secret", SECRET),
         clock=changes.pop("clock", "2026-01-25T15:30:30+05:30"),
-        log_level="error",
+        log_level=changes.pop("log_level", "error"),
         **changes,
     )
     bounds = limits or Limits()
