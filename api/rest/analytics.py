@@ -146,3 +146,6 @@ def _row(
         "flags": [*flags, "calendar"] if has_gap else flags,
         "iv": iv,
     }
+
+
+routes = [volatility_surface]

@@ -11,13 +11,14 @@ from litestar.params import FromPath
 from api.errors import ApiError, invalid_parameter, not_found
 from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
-from api.rest.query import Query, around, choice, listed, number, symbol_of, times
+from api.rest.coverage import coverage_of
+from api.rest.query import Query, around, choice, flag, listed, number, symbol_of, times
 from api.rest.query import instant as instant_parameter
 from api.rest.rows import Window, select_rows
 from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
-from pipeline.latest import Catalog, decode_latest
+from pipeline.latest import Catalog, Known, decode_latest
 from pipeline.models import ChainAggregates, ChainId, chain_symbol
 
 SNAPSHOTS_MAXIMUM = 50  # fifty whole chains are some 7 MB
@@ -36,8 +37,10 @@ _CHAIN = Query(
 )
 _SNAPSHOTS = Query(
     listed("ids", "symbols of underlyings, chains or contracts", at_most=SNAPSHOTS_MAXIMUM),
+    instant_parameter("updated_since", "only what was calculated after this instant"),
     times(),
 )
+_EXPIRIES = Query(flag("past", "every past expiry that is stored too, from history"), times())
 
 
 @get("/underlyings", opt={"scope": "live", "query": _PLAIN})
@@ -65,21 +68,30 @@ async def underlying_latest(request: AnyRequest, underlying: FromPath[str]) -> R
     return answer(request, _underlying(underlying, texts[0], catalog, form), {})
 
 
-@get("/underlyings/{underlying:str}/expiries", opt={"scope": "live", "query": _PLAIN})
+@get(
+    "/underlyings/{underlying:str}/expiries",
+    opt={"scope": "live", "scope_with": {"past": "history"}, "query": _EXPIRIES},
+)
 async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """Expiries of an underlying: those to come, nearest first, then past ones, newest first.
 
-    `ts_ingest` is that of the newest chain; null where none was received yet.
+    `ts_ingest` is that of the newest chain; null where none was received lately. Of past ones only
+    those of the last days, unless `past`, which needs the scope `history`.
     """
-    form = _PLAIN.parse(request.query_params.multi_items())["ts"]
+    query = _EXPIRIES.parse(request.query_params.multi_items())
     gateway = gateway_of(request)
     catalog = await gateway.latest.catalog()
-    if underlying not in catalog.underlyings():
-        raise not_found("underlying", underlying)
-    now_ns = gateway.clock.now_ns()
     cards = {card.expiry: card for card in catalog.chains_of(underlying).values()}
     card_of_list = catalog.listed.get(underlying)
-    days = sorted({*cards, *(card_of_list.expiries if card_of_list else ())})
+    known = {*cards, *(card_of_list.expiries if card_of_list else ())}
+    if query["past"]:
+        stored = {row["underlying"]: row for row in await history.underlyings(database_of(request))}
+        if underlying in stored:
+            known |= {day.isoformat() for day in stored[underlying]["expiries"]}
+    if not known:
+        raise not_found("underlying", underlying)
+    now_ns = gateway.clock.now_ns()
+    days = sorted(known)
     to_come = [day for day in days if expiry_ns(date.fromisoformat(day)) >= now_ns]
     past = [day for day in reversed(days) if day not in to_come]
     data = []
@@ -90,7 +102,7 @@ async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[b
                 "expiry": day,
                 "chain": chain_symbol(underlying, date.fromisoformat(day)),
                 "is_expired": day in past,
-                "ts_ingest": instant(card.ts_ingest, form) if card else None,
+                "ts_ingest": instant(card.ts_ingest, query["ts"]) if card else None,
                 "n": card.n if card else None,
                 "lot": card.lot if card else None,
             }
@@ -107,7 +119,9 @@ async def chain(
 ) -> Response[bytes]:
     """The newest snapshot of a chain, or that as of an instant; `expiry` may be `nearest`.
 
-    With `as_of` the scope is `history`, without it `live`.
+    With `as_of` the scope is `history`, without it `live`; it gives chains of any stored past, also
+    expired ones, and `nearest` is then the next expiry of that instant. Its `meta.coverage` is from
+    the snapshot to `as_of`, and so tells whether a newer one should be there.
     """
     query = _CHAIN.parse(request.query_params.multi_items())
     gateway = gateway_of(request)
@@ -157,21 +171,33 @@ async def contract(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes
 
 @get("/snapshots", opt={"scope": "live", "query": _SNAPSHOTS})
 async def snapshots(request: AnyRequest) -> Response[bytes]:
-    """The newest values of many symbols; `meta.missing` names those that have none."""
+    """The newest values of many symbols; `meta.missing` names those that have none.
+
+    With `updated_since` only those whose `ts_enrich` is after it; `meta.unchanged` names the rest,
+    and `meta.ts_updated` is what to hand in the next time: the newest `ts_enrich` of them all.
+    """
     query = _SNAPSHOTS.parse(request.query_params.multi_items())
-    ids = query["ids"]
+    ids, since_ns, form = query["ids"], query["updated_since"], query["ts"]
     if ids is None:
         raise invalid_parameter("ids", "needed")
     for symbol in ids:
         symbol_of(symbol)
     texts = await gateway_of(request).latest.texts(ids)
-    data = [
-        _snapshot(symbol, text, query["ts"])
+    known = {
+        symbol: decode_latest(symbol, text)
         for symbol, text in zip(ids, texts, strict=True)
         if text is not None
-    ]
-    missing = [symbol for symbol, text in zip(ids, texts, strict=True) if text is None]
-    return answer(request, data, {"n": len(data), "missing": missing})
+    }
+    updated = {symbol: one.position.ts_enrich for symbol, one in known.items()}
+    changed = [name for name, at in updated.items() if since_ns is None or at > since_ns]
+    data = [_snapshot(symbol, known[symbol], form) for symbol in changed]
+    meta: dict[str, Any] = {
+        "n": len(data),
+        "missing": [symbol for symbol in ids if symbol not in known],
+        "unchanged": [symbol for symbol in known if symbol not in changed],
+        "ts_updated": instant(max(updated.values(), default=since_ns), form),
+    }
+    return answer(request, data, meta)
 
 
 @get("/snapshots/{symbol:str}", opt={"scope": "live", "query": _PLAIN})
@@ -182,7 +208,7 @@ async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes
     text = (await gateway_of(request).latest.texts([symbol]))[0]
     if text is None:
         raise not_found("symbol", symbol)
-    return answer(request, _snapshot(symbol, text, form), {})
+    return answer(request, _snapshot(symbol, decode_latest(symbol, text), form), {})
 
 
 async def _known(gateway: Gateway, symbol: str) -> Any:
@@ -231,7 +257,8 @@ async def _chain_as_of(
     rows, n = select_rows(encoded, len(legs), window, atm)
     meta = {name: value for name, value in header.items() if name not in aggregates}
     meta |= {"aggregates": aggregates, "rows": n, "as_of": instant(at_ns, form)}
-    meta["coverage"] = with_instants(_one_snapshot(header["ts_ingest"]), form)
+    symbol = chain_symbol(*chain_id)
+    meta["coverage"] = await coverage_of(request, symbol, header["ts_ingest"], at_ns + 1_000, form)
     return answer(request, rows, with_instants(meta, form))
 
 
@@ -260,8 +287,7 @@ def _one_snapshot(ts_ingest: int) -> dict[str, Any]:
     return {"snapshots": 1, "ts_first": ts_ingest, "ts_last": ts_ingest, "complete": None}
 
 
-def _snapshot(symbol: str, text: bytes, form: str) -> dict[str, Any]:
-    known = decode_latest(symbol, text)
+def _snapshot(symbol: str, known: Known, form: str) -> dict[str, Any]:
     values: dict[str, Any] = {"type": known.type, "symbol": symbol} | _position(known)
     if isinstance(known, LatestChain):
         header = with_instants(msgspec.structs.asdict(known.header), form)
