@@ -191,6 +191,17 @@ def unauthenticated(detail: str, *, is_invalid: bool = True) -> ApiError:
     )
 
 
+def authorization_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """The Authorization header, None without one.
+
+    Raises ApiError 401 for two of them: who reads the first and who reads the last would differ.
+    """
+    found = [value for name, value in connection.scope["headers"] if name == b"authorization"]
+    if len(found) > 1:
+        raise unauthenticated("one Authorization header is enough", is_invalid=False)
+    return found[0].decode("latin-1") if found else None
+
+
 def bearer_token(header: str | None) -> str:
     """The token of an Authorization header. Raises ApiError 401 where it is no Bearer."""
     if not header:
@@ -222,7 +233,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     if handler.opt.get("takes_key") or connection.scope.get("method") == "OPTIONS":
         return
-    token = bearer_token(connection.headers.get("authorization"))
+    token = bearer_token(authorization_of(connection))
     scope = handler.opt["scope"]
     for name, instead in handler.opt.get("scope_with", {}).items():
         if name in connection.query_params:

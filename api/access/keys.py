@@ -141,6 +141,7 @@ class KeySet:
         self._tell = tell
         self._now = now
         self._keys: tuple[Key, ...] = ()
+        self._document = b""
         self._fetched: float | None = None
         self._tried: float | None = None
         self._turn = asyncio.Lock()
@@ -166,7 +167,7 @@ class KeySet:
         return self._now() - self._tried >= wait_s
 
     async def refresh(self) -> bool:
-        """Fetch the set unless that was just done; whether the keys may have changed since asked.
+        """Fetch the set unless that was just done; whether the keys have changed since asked.
 
         Callers at the same time share one fetch.
         """
@@ -181,7 +182,8 @@ class KeySet:
 
     async def _fetch(self) -> bool:
         try:
-            keys, refused = parse_key_set(await self._source.read(), self._issuer)
+            document = await self._source.read()
+            keys, refused = parse_key_set(document, self._issuer)
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DecodeError) as error:
             reason = str(error) if isinstance(error, DecodeError) else type(error).__name__
             trouble = f"the key set cannot be fetched: {reason}"
@@ -189,10 +191,13 @@ class KeySet:
                 self._tell("key_set_away", reason=reason)
             self.trouble = trouble
             return False
-        self._tell("key_set", keys=len(keys), refused="; ".join(refused))
         self.trouble = "" if keys else "the key set has no usable key"
-        self._keys = keys
+        is_same = document == self._document and not self.is_stale
         self._fetched = self._now()
+        if is_same:
+            return False
+        self._tell("key_set", keys=len(keys), refused="; ".join(refused))
+        self._keys, self._document = keys, document
         self.version += 1
         return True
 

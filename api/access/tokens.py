@@ -10,7 +10,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from litestar import Response, Router, post
 
-from api.access.auth import ANY_SCOPE, bearer_token, demand, principal_of, unauthenticated
+from api.access.auth import (
+    ANY_SCOPE,
+    authorization_of,
+    bearer_token,
+    demand,
+    principal_of,
+    unauthenticated,
+)
 from api.access.following import refresh
 from api.access.revoked import APPLIED_S
 from api.errors import ApiError
@@ -134,7 +141,7 @@ async def ticket(request: AnyRequest) -> Response[bytes]:
 
 
 async def _key(request: AnyRequest, gateway: Gateway, wanted: Exchange) -> ApiKey:
-    header = request.headers.get("authorization")
+    header = authorization_of(request)
     if header is not None and wanted.key is not None:
         raise _invalid_body("the key stands in the header or in the body, not in both")
     text = wanted.key if wanted.key is not None else bearer_token(header)
@@ -154,7 +161,10 @@ async def _body(request: AnyRequest, shape: type[_Body]) -> _Body:
     try:
         return msgspec.json.decode(data or b"{}", type=shape)
     except msgspec.ValidationError as error:
-        raise _invalid_body(str(error)) from None
+        detail = str(error)
+        if "unknown field" in detail:  # whose name could be a key, put in the wrong place
+            detail = f"there are {', '.join(shape.__struct_fields__)}"
+        raise _invalid_body(detail) from None
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise _invalid_body("not a JSON object") from None
 

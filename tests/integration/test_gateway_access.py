@@ -232,6 +232,11 @@ async def test_keys_that_do_not_hold_are_401(shared: Gateway) -> None:
     basic = await shared.http.post("/v1/token", headers={"Authorization": f"Basic {text}"})
     assert basic.status_code == 401
     assert await status(shared, text) == 401  # a key is no token
+    twice = [("Authorization", f"Bearer {text}"), ("Authorization", f"Bearer {revoked}")]
+    assert (await shared.http.post("/v1/token", headers=twice)).status_code == 401
+    misplaced = await shared.http.post("/v1/token", json={text: 1})
+    assert misplaced.status_code == 400
+    assert text not in misplaced.text
 
 
 @pytest.mark.parametrize(

@@ -308,11 +308,16 @@ def test_missing_scope_is_forbidden() -> None:
 async def test_guard_keeps_who_asks_for_the_handler() -> None:
     gateway = SimpleNamespace(verifier=verifier())
     connection: Any = SimpleNamespace(
-        headers={"authorization": f"Bearer {signed(sub='desk')}"},
         query_params={},
         app=SimpleNamespace(state=SimpleNamespace(gateway=gateway)),
-        scope={"state": {}},
+        scope={
+            "state": {},
+            "headers": [(b"authorization", f"Bearer {signed(sub='desk')}".encode())],
+        },
     )
     handler: Any = SimpleNamespace(opt={"scope": auth.ANY_SCOPE})
     await auth.guard(connection, handler)
     assert auth.principal_of(connection).subject == "desk"
+    connection.scope["headers"] *= 2
+    with pytest.raises(ApiError, match="is enough"):
+        await auth.guard(connection, handler)

@@ -157,8 +157,9 @@ async def test_set_is_fetched_again_after_its_time_and_never_sooner_than_the_flo
     assert source.reads == 1
     clock.now += REFRESH_S
     assert keys.is_due
-    assert await keys.refresh()
+    assert not await keys.refresh()  # they are the same
     assert source.reads == 2
+    assert not keys.is_due
 
 
 async def test_callers_at_the_same_time_share_one_fetch() -> None:
@@ -187,6 +188,16 @@ async def test_set_that_cannot_be_fetched_holds_until_it_is_stale() -> None:
     assert len(keys.keys) == 3
     assert keys.trouble == ""
     assert told == ["key_set", "key_set_away", "key_set"]
+
+
+async def test_same_keys_are_news_again_once_they_were_stale() -> None:
+    source, clock = Changing(), Clock()
+    keys, _ = made(source, clock)
+    await keys.refresh()
+    clock.now += STALE_S + 1
+    assert keys.keys == ()
+    assert await keys.refresh()
+    assert keys.keys
 
 
 async def test_set_is_read_from_a_file_again_and_again(tmp_path: Path) -> None:
