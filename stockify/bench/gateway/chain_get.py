@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from stockify.bench.gateway.asking import Asked
 from stockify.bench.gateway.constant_peer import BARE, ROUTE
-from stockify.bench.gateway.load import Asked
 from stockify.bench.gateway.rig import Rig, Server
 from stockify.bench.report import Line
 

@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
 
 from stockify.bench.gateway import sockets
+from stockify.bench.gateway.asking import Asked, ask
 from stockify.bench.gateway.progress import Progress
 from stockify.bench.gateway.sockets import Client, Received, Tally
 
@@ -24,14 +24,6 @@ AT_ONCE = 40  # handshakes under way
 SERVED_S = 30.0
 SETTLED_S, QUIET_S = 20.0, 0.1
 SLOW_S = 0.1  # a slow client reads once in that time, 64 kB at most
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """Answers to one path over and over, and how long that took on the wall."""
-
-    requests: int
-    size: int
-    wall_s: float
 
 
 class Load:
@@ -110,10 +102,7 @@ class Load:
 
     async def get(self, url: str, token: str, clients: int, seconds: float) -> Asked:
         """Ask for one URL, one request at a time on each connection."""
-        began = time.perf_counter()
-        pairs = await asyncio.gather(*(_ask(url, token, began + seconds) for _ in range(clients)))
-        wall_s = time.perf_counter() - began
-        return Asked(sum(n for n, _ in pairs), max(size for _, size in pairs), wall_s)
+        return await ask(url, _headers(token), clients, seconds)
 
     def _tell(self, messages: int) -> None:
         self._progress.count = messages
@@ -151,25 +140,6 @@ async def _read_slowly(client: Client) -> None:
         await asyncio.sleep(0)
         client.transport.pause_reading()
         await asyncio.sleep(SLOW_S)
-
-
-async def _ask(url: str, token: str, until: float) -> tuple[int, int]:
-    """How many whole answers came, and how long their bodies were."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
-    more = "".join(f"{name}: {value}\r\n" for name, value in _headers(token).items())
-    request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{more}\r\n".encode()
-    count = size = 0
-    while time.perf_counter() < until:
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        if not head.startswith(b"http/1.1 200"):
-            raise RuntimeError(f"refused: {head[:300]!r}")
-        size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(size)
-        count += 1
-    writer.close()
-    return count, size
 
 
 def _headers(token: str) -> dict[str, str]:
