@@ -191,6 +191,12 @@ def unauthenticated(detail: str, *, is_invalid: bool = True) -> ApiError:
     )
 
 
+def insufficient(detail: str, scope: str) -> ApiError:
+    """403, with the challenge that names the scope, one that exists."""
+    challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
+    return ApiError(403, "insufficient_scope", detail, headers={"WWW-Authenticate": challenge})
+
+
 def authorization_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """The Authorization header, None without one.
 
@@ -215,12 +221,7 @@ def bearer_token(header: str | None) -> str:
 def demand(principal: Principal, scope: str) -> None:
     """Raises ApiError 403 unless the principal has the scope."""
     if scope not in principal.scopes:
-        raise ApiError(
-            403,
-            "insufficient_scope",
-            f"this needs the scope {scope}",
-            headers={"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{scope}"'},
-        )
+        raise insufficient(f"this needs the scope {scope}", scope)
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -15,6 +15,7 @@ from api.access.auth import (
     authorization_of,
     bearer_token,
     demand,
+    insufficient,
     principal_of,
     unauthenticated,
 )
@@ -65,8 +66,7 @@ async def exchange(request: AnyRequest) -> Response[bytes]:
     scopes = key.scopes if wanted.scopes is None else tuple(dict.fromkeys(wanted.scopes))
     for scope in scopes:
         if scope not in key.scopes:
-            detail = f"the key does not have the scope {scope[:40]!r}"
-            raise ApiError(403, "insufficient_scope", detail)
+            raise insufficient("the key does not have a scope asked for", " ".join(key.scopes))
     secret = gateway.verifier.keyring.signing_secret
     if secret is None:
         raise ApiError(503, "no_signing_key", "this gateway has no secret to sign tokens with")

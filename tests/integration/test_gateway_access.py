@@ -266,6 +266,8 @@ async def test_bodies_are_read_strictly(
     headers = bearer(text) | {"Content-Type": kind}
     response = await shared.http.post("/v1/token", headers=headers, content=body)
     assert (response.status_code, response.json()["code"]) == answer
+    if answer[0] == 403:
+        assert 'scope="live"' in response.headers["www-authenticate"]
 
 
 async def test_gateway_without_a_secret_gives_no_tokens(valkey: str, tmp_path: Path) -> None:
