@@ -20,13 +20,15 @@ from api.heads import Protocol
 from api.health import readiness
 from api.live.hub import Hub
 from api.live.protocol import Protocol as SocketProtocol
-from api.live.sockets import RESTART, Closing, end_session
+from api.live.session import RESTART, Closing, end_session
 from pipeline.credentials import signing_secrets
 from pipeline.database import Database
 from pipeline.errors import ConfigError
 from pipeline.keys import ApiKeys, Tickets
 from pipeline.known import KnownChains
 from pipeline.latest import Latest
+from pipeline.live import Live
+from pipeline.replay import Replay
 from pipeline.revocations import Revocations
 from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
 from pipeline.schemas import Registry
@@ -80,7 +82,13 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         api_keys=ApiKeys(context.redis),
         tickets=tickets,
         revocations=revocations,
-        hub=Hub(latest, Watch(watcher, context.topics), telemetry.log),
+        hub=Hub(
+            latest,
+            Watch(watcher, context.topics),
+            Live(watcher, context.topics),
+            Replay(context.redis, context.topics),
+            telemetry.log,
+        ),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
         heartbeats=partial(heartbeats, context.redis),

@@ -168,12 +168,17 @@ class ChainJson(msgspec.Struct, frozen=True):
     contracts: dict[str, bytes]
 
 
-class Position(msgspec.Struct, frozen=True):
-    """Where in the enriched stream a value comes from; orders and links updates."""
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where in the enriched stream a value comes from; orders and links updates.
+
+    `prev` is the `seq` of the symbol's update before; 0 where that is not known, None where nobody
+    says.
+    """
 
     epoch: str
     seq: int
     ts_enrich: int
+    prev: int | None = None
 
 
 class LatestChain(msgspec.Struct, frozen=True):
@@ -210,9 +215,16 @@ class LatestUnderlying(msgspec.Struct, frozen=True):
 
 
 def encode_client_json(
-    chain: EnrichedChain, snapshot: MarketSnapshot, position: Position
+    chain: EnrichedChain,
+    snapshot: MarketSnapshot,
+    position: Position,
+    underlying_prev: int | None = None,
 ) -> ChainJson:
-    """Every client text of a chain snapshot, each leg encoded once."""
+    """Every client text of a chain snapshot, each leg encoded once.
+
+    `position` is that of the chain and its contracts; the update of the underlying before this one
+    may have been another.
+    """
     header = chain.header
     symbols = _symbols(chain)
     rows = [_json.encode(row) for row in starmap(Leg, _row_values(chain, symbols))]
@@ -238,7 +250,8 @@ def encode_client_json(
     whole = LatestChain(
         "chain", header.chain, position, header, msgspec.Raw(b"[" + b",".join(rows) + b"]")
     )
-    underlying = LatestUnderlying("underlying", header.underlying, position, snapshot)
+    spoken = msgspec.structs.replace(position, prev=underlying_prev)
+    underlying = LatestUnderlying("underlying", header.underlying, spoken, snapshot)
     return ChainJson(_json.encode(whole), _json.encode(underlying), contracts)
 
 

@@ -5,10 +5,8 @@ in the same instant.
 """
 
 import asyncio
-from datetime import date
 
 from pipeline import frames, latest
-from pipeline.clock import SECOND_NS, expiry_ns
 from pipeline.entries import Entry
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.frames import Position
@@ -16,39 +14,43 @@ from pipeline.models import (
     ENRICHED_CHAIN_TYPE,
     ENRICHED_EXPIRIES_TYPE,
     ENRICHED_POLLS_TYPE,
-    ChainHeader,
     market_snapshot,
 )
 from pipeline.runtime import Context, jittered, pause, run
+from pipeline.speakers import Speakers
 from pipeline.streams import Consumer
 
 BATCH = 16
-SILENT_NS = 60 * SECOND_NS  # a nearer chain that has not come for so long speaks no more
 
 
-class Speakers:
-    """Which chain speaks for its underlying: the nearest that has not settled and still comes.
-
-    Forward and volatility differ by expiry; taken from whichever chain came last they would jump
-    to and fro.
-    """
+class Links:
+    """Which update of a symbol came before, so that whoever misses one can tell."""
 
     def __init__(self) -> None:
-        self._nearest: dict[str, tuple[date, int]] = {}
+        self._last: dict[str, tuple[str, int, int]] = {}
+        self._merged: set[str] = set()
 
-    def speaks(self, header: ChainHeader) -> bool:
-        """Whether this chain speaks for its underlying now."""
-        expiry, ts = self._nearest.get(header.underlying, (header.expiry, header.ts_ingest))
-        if header.ts_ingest < ts:
-            return True  # a late one: whether it is too late, the keys' positions say
-        if (
-            header.expiry > expiry
-            and header.ts_ingest < expiry_ns(expiry)
-            and header.ts_ingest - ts < SILENT_NS
-        ):
-            return False
-        self._nearest[header.underlying] = header.expiry, header.ts_ingest
-        return True
+    def merge(self, batch: list[Entry], kept: list[Entry]) -> None:
+        """Of some symbols a batch holds updates that are not published; more is not said of them.
+
+        The stream has them, and whoever wants every one reads them there.
+        """
+        names = {entry.stream_id for entry in kept}
+        for entry in batch:
+            if entry.stream_id not in names:
+                self._merged |= {entry.key, entry.key.rpartition("-")[0]}
+
+    def prev(self, symbol: str, entry: Entry) -> int:
+        """The `seq` of a symbol's update before this one; 0 where that is not known."""
+        epoch, _, seq = self._last.get(symbol, ("", 0, 0))
+        return seq if epoch == entry.epoch and symbol not in self._merged else 0
+
+    def note(self, symbol: str, entry: Entry) -> None:
+        """This one is published."""
+        epoch, ts, seq = self._last.get(symbol, ("", 0, 0))
+        if epoch != entry.epoch or (entry.ts, entry.seq) > (ts, seq):
+            self._last[symbol] = entry.epoch, entry.ts, entry.seq
+            self._merged.discard(symbol)
 
 
 async def publish(context: Context) -> None:
@@ -58,7 +60,7 @@ async def publish(context: Context) -> None:
 
 
 async def _publish_shard(context: Context, shard: int) -> None:
-    telemetry, speakers = context.telemetry, Speakers()
+    telemetry, speakers, links = context.telemetry, Speakers(), Links()
     read = telemetry.counter("entries_read", "entries read")
     written = telemetry.counter("latest_written", "latest keys written")
     live = telemetry.counter("live_published", "texts published on live channels")
@@ -74,9 +76,11 @@ async def _publish_shard(context: Context, shard: int) -> None:
     async for batch in consumer.batches(count=BATCH):
         read.add(len(batch))
         with telemetry.span("publish", (entry.traceparent for entry in batch)):
-            for entry in newest_of_each(batch):
+            newest = newest_of_each(batch)
+            links.merge(batch, newest)
+            for entry in newest:
                 try:
-                    keys = await _until_written(context, shard, entry, speakers)
+                    keys = await _until_written(context, shard, entry, speakers, links)
                 except DecodeError as error:
                     await consumer.dead_letter(entry, "undecodable", str(error))
                     continue
@@ -101,7 +105,7 @@ def newest_of_each(batch: list[Entry]) -> list[Entry]:
 
 
 async def _until_written(
-    context: Context, shard: int, entry: Entry, speakers: Speakers
+    context: Context, shard: int, entry: Entry, speakers: Speakers, links: Links
 ) -> int | None:
     """Write an entry, waiting while Redis is away; None where it still is when stopping.
 
@@ -111,7 +115,7 @@ async def _until_written(
     attempt = 0
     while True:
         try:
-            keys = await _write(context, shard, entry, speakers)
+            keys = await _write(context, shard, entry, speakers, links)
         except BusUnavailable as error:
             telemetry.set_state("degraded", str(error))
         else:
@@ -124,7 +128,9 @@ async def _until_written(
         attempt += 1
 
 
-async def _write(context: Context, shard: int, entry: Entry, speakers: Speakers) -> int:
+async def _write(
+    context: Context, shard: int, entry: Entry, speakers: Speakers, links: Links
+) -> int:
     """The number of latest keys written; 0 where they hold something newer."""
     if entry.type == ENRICHED_EXPIRIES_TYPE:
         expiries = frames.decode_expiries(entry.data)
@@ -135,17 +141,20 @@ async def _write(context: Context, shard: int, entry: Entry, speakers: Speakers)
     if entry.type != ENRICHED_CHAIN_TYPE:
         raise DecodeError(f"type {entry.type!r} is not known")
     chain = frames.decode_frame(entry.data)
-    position = Position(entry.epoch, entry.seq, entry.te or entry.ts)
-    texts = frames.encode_client_json(chain, market_snapshot(chain.header), position)
-    return await latest.write_chain(
-        context.redis,
-        context.topics,
-        shard,
-        texts,
-        chain.header,
-        position,
-        speaks=speakers.speaks(chain.header),
+    header = chain.header
+    ts_enrich, prev = entry.te or entry.ts, links.prev(header.chain, entry)
+    position = Position(entry.epoch, entry.seq, ts_enrich, prev)
+    texts = frames.encode_client_json(
+        chain, market_snapshot(header), position, links.prev(header.underlying, entry)
     )
+    speaks = speakers.speaks(header)
+    written = await latest.write_chain(
+        context.redis, context.topics, shard, texts, header, position, speaks=speaks
+    )
+    links.note(header.chain, entry)
+    if speaks:
+        links.note(header.underlying, entry)
+    return written
 
 
 def main() -> None:

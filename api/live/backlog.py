@@ -1,4 +1,4 @@
-"""What waits to be sent to one client: bounded, and when it is full, conflated to the newest.
+"""What waits to be sent to one client: bounded, and when it is full, cut as the client chose.
 
 A channel whose updates were dropped is owed a snapshot, before which the client is told how many
 updates it missed. Nothing here waits for the network.
@@ -6,40 +6,58 @@ updates it missed. Nothing here waits for the network.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from api.live.messages import Packet, encode_message
+from api.live.operations import Slow
 
-BACKLOG_BYTES = 1024 * 1024  # some seven whole chains; beyond that a client gets newest values only
+BACKLOG_BYTES = 1024 * 1024  # some seven whole chains; beyond that it is for the slow policy
 FRAME_BYTES = 256 * 1024  # a frame is cut here, so that one client never holds the loop for long
+REPLAY_BACKLOGS = 16  # as many times the bound may what is sent again be; more is a snapshot
 
 
 class _Skip:
-    __slots__ = ("first", "last", "n")
+    __slots__ = ("first", "last", "n", "reason")
 
-    def __init__(self, packet: Packet) -> None:
-        self.first = packet.prev
-        self.last = packet.seq
-        self.n = 0
+    def __init__(self, first: int, last: int, reason: str, n: int | None) -> None:
+        self.first = first
+        self.last = last
+        self.reason = reason
+        self.n = n
 
     def count(self, packet: Packet) -> None:
         self.last = packet.seq
-        self.n += packet.n
+        if self.n is not None:
+            self.n += packet.n
 
 
 class Backlog:
-    """One client's queue. `ready` is set while there is something to send."""
+    """One client's queue. `ready` is set while there is something to send.
+
+    `is_over` says that there was no room for a channel whose client would rather be cut.
+    """
 
     def __init__(self, *, is_msgpack: bool, limit_bytes: int = BACKLOG_BYTES) -> None:
         self.is_msgpack = is_msgpack
         self.ready = asyncio.Event()
         self.skipped = 0
+        self.is_over = False
         self._limit_bytes = limit_bytes
         self._controls: deque[bytes] = deque()
+        self._replayed: deque[Packet] = deque()
         self._packets: deque[Packet] = deque()
         self._bytes = 0
         self._owed: dict[str, _Skip | None] = {}
+        self._held: dict[str, list[Packet]] = {}
+        self._slow: dict[str, Slow] = {}
+
+    def choose(self, channel: str, slow: Slow) -> None:
+        """What is to become of a channel's updates for which there is no room."""
+        if slow == "conflate":
+            self._slow.pop(channel, None)
+        else:
+            self._slow[channel] = slow
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Queue a message of this session's own: an answer, an error, a heartbeat."""
@@ -52,22 +70,59 @@ class Backlog:
         self._owed[channel] = None
         self.ready.set()
 
+    def miss(self, channel: str, first: int, last: int) -> None:
+        """The same, after telling that the updates from a seq to another were lost on the way."""
+        if self._owed.get(channel, self) is None:
+            return  # it knows nothing of the channel yet
+        skip = self._owed.get(channel)
+        waiting = [*self._replayed, *self._packets, *self._held.get(channel, ())]
+        firsts = [packet.prev for packet in waiting if packet.channel == channel]
+        if skip is not None:
+            firsts.append(skip.first)
+        self.forget(channel)
+        self._owed[channel] = _Skip(min([*firsts, first]), last, "lost", None)
+        self.ready.set()
+
+    def hold(self, channel: str) -> None:
+        """Keep the channel's updates until `release` puts earlier ones before them."""
+        self.forget(channel)
+        self._held[channel] = []
+
+    def release(self, channel: str, earlier: Sequence[Packet]) -> bool:
+        """Queue earlier updates and those held behind them; False where they do not fit.
+
+        Also False where the channel is not held any more, since it was owed a snapshot meanwhile.
+        """
+        held = self._held.pop(channel, None)
+        size = sum(len(packet.json) for packet in (*self._replayed, *earlier))
+        if held is None or size > REPLAY_BACKLOGS * self._limit_bytes:
+            return False
+        self._replayed.extend(earlier)
+        for packet in held:
+            self.offer(packet)
+        if earlier:
+            self.ready.set()
+        return True
+
     def forget(self, channel: str) -> None:
         """Drop whatever waits for a channel."""
         self._owed.pop(channel, None)
-        self._packets = deque(packet for packet in self._packets if packet.channel != channel)
-        self._bytes = sum(len(packet.json) for packet in self._packets)
+        self._held.pop(channel, None)
+        if self._replayed:
+            self._replayed = deque(one for one in self._replayed if one.channel != channel)
+        if self._packets:
+            self._packets = deque(one for one in self._packets if one.channel != channel)
+            self._bytes = sum(len(packet.json) for packet in self._packets)
 
     def offer(self, packet: Packet) -> None:
         """Queue an update; if there is no room, owe snapshots for all that is dropped."""
-        if packet.channel in self._owed:
+        channel = packet.channel
+        if channel in self._held:
+            self._keep_held(packet)
+        elif channel in self._owed:
             self._skip(packet)
         elif self._packets and self._bytes + len(packet.json) > self._limit_bytes:
-            for waiting in self._packets:
-                self._skip(waiting)
-            self._skip(packet)
-            self._packets.clear()
-            self._bytes = 0
+            self._overflow(packet)
         else:
             self._packets.append(packet)
             self._bytes += len(packet.json)
@@ -81,12 +136,16 @@ class Backlog:
         messages = list(self._controls)
         self._controls.clear()
         size = sum(map(len, messages))
+        while self._replayed and size < FRAME_BYTES:
+            packet = self._replayed.popleft()
+            messages.append(packet.encoded(self.is_msgpack))
+            size += len(packet.json)
         while self._packets and size < FRAME_BYTES:
             packet = self._packets.popleft()
             self._bytes -= len(packet.json)
             messages.append(packet.encoded(self.is_msgpack))
             size += len(packet.json)
-        is_complete = not self._packets
+        is_complete = not self._packets and not self._replayed
         for channel in list(self._owed):
             if size >= FRAME_BYTES:
                 is_complete = False
@@ -110,14 +169,37 @@ class Backlog:
             "from": skip.first,
             "to": skip.last,
             "n": skip.n,
-            "reason": "slow",
+            "reason": skip.reason,
         }
         return [encode_message(notice, self.is_msgpack), whole.encoded(self.is_msgpack)]
 
+    def _keep_held(self, packet: Packet) -> None:
+        held = self._held[packet.channel]
+        held.append(packet)
+        if sum(len(one.json) for one in held) > self._limit_bytes:
+            self.owe(packet.channel)
+
+    def _overflow(self, packet: Packet) -> None:
+        """No room for an update: by the choice of its channel, and of those that take the room."""
+        slow = self._slow.get(packet.channel, "conflate")
+        if slow == "disconnect":
+            self.is_over = True
+            return
+        if slow == "conflate":
+            waiting, self._packets, self._bytes = self._packets, deque(), 0
+            for one in waiting:
+                if one.channel in self._slow:
+                    self._packets.append(one)
+                    self._bytes += len(one.json)
+                else:
+                    self._skip(one)
+        self._skip(packet)
+
     def _skip(self, packet: Packet) -> None:
-        if packet.channel not in self._owed:
-            self._owed[packet.channel] = _Skip(packet)
-        skip = self._owed[packet.channel]
+        channel = packet.channel
+        if channel not in self._owed:
+            self._owed[channel] = _Skip(packet.prev, packet.seq, "slow", 0)
+        skip = self._owed[channel]
         if skip is not None:
             skip.count(packet)
             self.skipped += packet.n

@@ -8,13 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.live.hub import Channel
-from pipeline.errors import DecodeError
+from api.live.channels import Id, Refused
 from pipeline.frames import ROW_FIELDS
-from pipeline.models import ChainId, ContractId, parse_symbol
 
-Id = int | str | None
 Interval = Literal[0, 100, 250, 1000]
+Slow = Literal["conflate", "skip", "disconnect"]
 INTERVALS: tuple[int, ...] = (0, 100, 250, 1000)
 
 
@@ -43,11 +41,15 @@ class Since(msgspec.Struct, frozen=True):
 
 
 class Subscribe(_Operation, frozen=True):
-    """Asks for channels; `fields` cuts the rows of chains and contracts."""
+    """Asks for channels; `fields` cuts the rows of chains and contracts.
+
+    `slow` is what becomes of updates for which there is no room.
+    """
 
     channels: list[str]
     interval_ms: Interval = 250
     fields: list[str] = []
+    slow: Slow = "conflate"
     since: dict[str, Since] = {}
 
 
@@ -73,15 +75,6 @@ _NAMES = ("auth", "subscribe", "unsubscribe", "resync", "ping")
 
 class Malformed(Exception):
     """The message is no object of the protocol's encoding."""
-
-
-class Refused(Exception):
-    """The message asks for what does not exist; `code` and the text tell the client."""
-
-    def __init__(self, code: str, detail: str, operation_id: Id = None) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.operation_id = operation_id
 
 
 def decode_operation(event: dict[str, Any], is_msgpack: bool) -> Operation:
@@ -116,20 +109,3 @@ def parse_fields(names: list[str]) -> tuple[str, ...]:
     if unknown:
         raise Refused("unknown_field", f"no such field: {', '.join(unknown)[:200]}")
     return tuple(name for name in ROW_FIELDS if name in names and name != "symbol")
-
-
-def parse_channel(name: str) -> Channel:
-    """A channel by its name; `chain:NIFTY-nearest` keeps `nearest`. Raises Refused."""
-    kind, _, symbol = name.partition(":")
-    if kind == "chain" and symbol.endswith("-nearest"):
-        return Channel(kind, symbol)
-    try:
-        parts = parse_symbol(symbol)
-    except DecodeError as error:
-        raise Refused("malformed_channel", str(error)[:200]) from None
-    actual = {ContractId: "contract", ChainId: "chain"}.get(type(parts), "underlying")
-    if kind not in ("underlying", "chain", "contract"):
-        raise Refused("unknown_channel", "there are: underlying:, chain: and contract:")
-    if kind != actual:
-        raise Refused("malformed_channel", f"{symbol[:80]!r} is no {kind}")
-    return Channel(kind, symbol)

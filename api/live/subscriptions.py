@@ -5,11 +5,11 @@ from typing import Any
 
 from api.gateway import Gateway
 from api.live.backlog import Backlog
-from api.live.hub import Channel, Group
+from api.live.channels import Channel, Form, Lookup, Refused
+from api.live.groups import Group
+from api.live.kinds import KINDS, parse_channel
 from api.live.messages import Packet
-from api.live.operations import Refused, Subscribe, parse_channel, parse_fields
-from pipeline.latest import Catalog
-from pipeline.models import ChainId, parse_symbol
+from api.live.operations import Since, Subscribe, parse_fields
 
 _Refusals = list[dict[str, str]]
 
@@ -40,20 +40,32 @@ class Subscriptions:
     async def add(self, operation: Subscribe) -> dict[str, Any]:
         """Enter channels; gives what the acknowledgement says beside the full set.
 
-        Raises Refused for fields that do not exist, and BusUnavailable.
+        Raises Refused for fields that do not exist, BusUnavailable and DecodeError.
         """
-        fields = _fields(operation)
+        form = Form(operation.interval_ms, _fields(operation))
         refused: _Refusals = []
-        resolved: dict[str, str] = {}
-        catalog = await self._gateway.latest.catalog()
-        wanted = self._wanted(operation, catalog, refused, resolved)
-        groups = await self._gateway.hub.join(self._backlog, wanted, operation.interval_ms, fields)
-        await self._settle(groups, catalog, refused)
+        resolved: dict[str, str | list[str]] = {}
+        latest = self._gateway.latest
+        lookup = Lookup(
+            latest,
+            await latest.catalog(),
+            self._gateway.settings.underlyings,
+            self._gateway.clock.now_ns(),
+        )
+        wanted = await self._wanted(operation, lookup, refused, resolved)
+        since = _since(operation, resolved)
+        hub, leaving = self._gateway.hub, self._in_other_forms(wanted, form)
+        groups, missing = await hub.join(self._backlog, wanted, form, since=since, leaving=leaving)
+        for channel in wanted:
+            self._backlog.choose(channel.name, operation.slow)
+        await self._settle(groups, lookup, refused)
+        recovered = await hub.recover(self._backlog, missing)
         answer: dict[str, Any] = {"refused": refused}
         if resolved:
             answer["resolved"] = resolved
         if operation.since:
-            answer["recovered"] = dict.fromkeys(operation.since, False)
+            there = {name: name in recovered for name in since}
+            answer["recovered"] = dict.fromkeys(operation.since, False) | there
         return answer
 
     async def remove(self, names: Iterable[str]) -> None:
@@ -76,12 +88,12 @@ class Subscriptions:
                 refused.append(_refusal(name, "not_subscribed", "subscribe to it first"))
         return refused
 
-    def _wanted(
+    async def _wanted(
         self,
         operation: Subscribe,
-        catalog: Catalog,
+        lookup: Lookup,
         refused: _Refusals,
-        resolved: dict[str, str],
+        resolved: dict[str, str | list[str]],
     ) -> list[Channel]:
         """The channels that may be entered; the others are named in `refused`."""
         limit = self._gateway.limits.channels
@@ -89,55 +101,60 @@ class Subscriptions:
         added = 0
         for name in dict.fromkeys(operation.channels):
             try:
-                channel = self._resolve(parse_channel(name), catalog)
-                is_new = channel.name not in self._groups and channel.name not in wanted
-                if is_new and len(self._groups) + added >= limit:
+                channels = await _resolve(parse_channel(name), lookup)
+                new = [
+                    one.name
+                    for one in channels
+                    if one.name not in self._groups and one.name not in wanted
+                ]
+                if new and len(self._groups) + added + len(new) > limit:
                     raise Refused("too_many_channels", f"a session has at most {limit}")
             except Refused as error:
                 refused.append(_refusal(name, error.code, str(error)))
                 continue
-            added += is_new
-            wanted[channel.name] = channel
-            if channel.name != name:
-                resolved[name] = channel.name
+            added += len(new)
+            wanted |= {one.name: one for one in channels}
+            names = [one.name for one in channels]
+            if names != [name]:
+                resolved[name] = names[0] if len(names) == 1 else names
         return list(wanted.values())
 
-    def _resolve(self, channel: Channel, catalog: Catalog) -> Channel:
-        """The chain that `chain:NIFTY-nearest` means now; any other channel as it is."""
-        underlying, separator, _ = channel.symbol.rpartition("-nearest")
-        if channel.kind != "chain" or not separator:
-            return channel
-        symbol = catalog.nearest(underlying, self._gateway.clock.now_ns())
-        if symbol is None:
-            raise Refused("unknown_symbol", f"no chain of {underlying[:40]!r} is known")
-        return Channel("chain", symbol)
+    def _in_other_forms(self, wanted: Iterable[Channel], form: Form) -> list[Group]:
+        """The groups in which channels are now, and which they leave for those of this form."""
+        return [
+            group
+            for channel in wanted
+            if (group := self._groups.get(channel.name)) is not None
+            and group.form != KINDS[channel.kind].form(form)
+        ]
 
-    async def _settle(self, groups: list[Group], catalog: Catalog, refused: _Refusals) -> None:
-        """Keep the groups entered, leave those they replace and those of unknown symbols."""
+    async def _settle(self, groups: list[Group], lookup: Lookup, refused: _Refusals) -> None:
+        """Keep the groups entered, leave those of unknown symbols."""
         left: list[Group] = []
         for group in groups:
-            name = group.channel.name
-            before = self._groups.pop(name, None)
-            if before is not None and before is not group:
-                left.append(before)
-            if group.state is None and not self._is_known(group.channel, catalog):
+            channel = group.channel
+            is_known = KINDS[channel.kind].is_known
+            if group.state is None and not is_known(channel.symbol, lookup):
+                self._groups.pop(channel.name, None)
                 left.append(group)
-                refused.append(_refusal(name, "unknown_symbol", "nothing is known of it"))
+                refused.append(_refusal(channel.name, "unknown_symbol", "nothing is known of it"))
             else:
-                self._groups[name] = group
+                self._groups[channel.name] = group
         await self._gateway.hub.leave(self._backlog, left)
-        for group in left:  # leaving a group forgets what its channel is owed
-            if group.channel.name in self._groups:
-                self._backlog.owe(group.channel.name)
 
-    def _is_known(self, channel: Channel, catalog: Catalog) -> bool:
-        """Whether a symbol that has no value yet will have one."""
-        parts = parse_symbol(channel.symbol)
-        if isinstance(parts, str):
-            return parts in self._gateway.settings.underlyings or parts in catalog.underlyings()
-        card = catalog.listed.get(parts.underlying)
-        is_listed = card is not None and parts.expiry.isoformat() in card.expiries
-        return isinstance(parts, ChainId) and is_listed
+
+async def _resolve(channel: Channel, lookup: Lookup) -> list[Channel]:
+    rests = await KINDS[channel.kind].resolve(channel.symbol, lookup)
+    return [Channel(channel.kind, rest) for rest in rests]
+
+
+def _since(operation: Subscribe, resolved: dict[str, str | list[str]]) -> dict[str, Since]:
+    """What the client knows, by the names that channels have once resolved."""
+    known = dict(operation.since)
+    for name, channel in resolved.items():
+        if name in known and isinstance(channel, str):
+            known.setdefault(channel, known.pop(name))
+    return known
 
 
 def _fields(operation: Subscribe) -> tuple[str, ...]:

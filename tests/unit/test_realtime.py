@@ -5,7 +5,7 @@ import msgspec
 from pipeline.clock import SECOND_NS, expiry_ns
 from pipeline.models import ChainHeader
 from tests.support import chains
-from workers.realtime import Speakers
+from pipeline.speakers import Speakers
 
 NEAR = chains.enriched(3).header
 FAR = msgspec.structs.replace(NEAR, expiry=NEAR.expiry + timedelta(days=7))

@@ -14,7 +14,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "redis": (
         *("pipeline.streams", "pipeline.latest", "pipeline.limits", "pipeline.credentials"),
         *("pipeline.keys", "pipeline.revocations"),
-        *("pipeline.schemas", "pipeline.runtime", "pipeline.cluster", "pipeline.watch"),
+        *("pipeline.schemas", "pipeline.runtime", "pipeline.cluster"),
+        *("pipeline.listening", "pipeline.replay"),
         "pipeline.layout",
         *("stockify", "api.__main__"),
     ),

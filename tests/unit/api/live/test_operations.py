@@ -5,13 +5,12 @@ import json
 import msgspec
 import pytest
 
-from api.live.hub import Channel
+from api.live.channels import Channel, Refused
+from api.live.kinds import parse_channel
 from api.live.operations import (
     Malformed,
-    Refused,
     Subscribe,
     decode_operation,
-    parse_channel,
     parse_fields,
 )
 

@@ -1,0 +1,238 @@
+"""Channels without an interval: every update in its order, as the live channels bring them.
+
+Each text names the update before it. Where that is not the one held, something was lost on the
+way: it is read again from the enriched stream and sent as if nothing had happened; where it cannot
+be, every client is told what it missed and gets the newest state.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from api.live.channels import Channel, Form
+from api.live.groups import Feed, Group
+from api.live.kinds import KINDS
+from api.live.messages import State
+from pipeline.errors import BusUnavailable, DecodeError
+from pipeline.latest import Latest
+from pipeline.live import Live
+from pipeline.replay import Replay
+from pipeline.runtime import side_by_side
+
+SWEEP_S = 5.0  # a last update that was lost has no successor to tell of it
+READ_AT_ONCE = 1_000  # symbols of one call; more would hold the loop while they are decoded
+WAITING_TEXTS = 256  # of one channel, while what is before them is looked for
+
+
+class Every:
+    """The channels of this process that have no interval; fed while `run` runs."""
+
+    def __init__(self, latest: Latest, live: Live, replay: Replay, log: Any) -> None:
+        self._latest = latest
+        self._live = live
+        self._replay = replay
+        self._log = log
+        self._feeds: dict[str, Feed] = {}
+        self._by_symbol: dict[str, list[Feed]] = {}
+        # Texts behind a hole that is being looked into.
+        self._waiting: dict[Feed, list[bytes]] = {}
+        self._broken: asyncio.Queue[Feed] = asyncio.Queue()
+        self._unsure: set[str] = set()
+        self._look = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the subscription to Redis stands."""
+        return self._live.is_connected
+
+    def feeds(self) -> list[Feed]:
+        """Every channel in use."""
+        return list(self._feeds.values())
+
+    def find(self, name: str) -> Feed | None:
+        """The feed of a channel in use."""
+        return self._feeds.get(name)
+
+    async def run(self) -> None:
+        """Listen and send until cancelled."""
+        await side_by_side(self._listen(), self._mend(), self._compare(), self._sweep())
+
+    def hold(self, channel: Channel) -> Feed:
+        """The feed of a channel, kept while somebody is about to enter it."""
+        feed = self._feeds.get(channel.name)
+        if feed is None:
+            feed = self._feeds[channel.name] = Feed(channel, KINDS[channel.kind])
+            if feed.symbol is not None:
+                self._by_symbol.setdefault(feed.symbol, []).append(feed)
+        feed.held += 1
+        return feed
+
+    async def prepare(self, feeds: list[Feed]) -> None:
+        """Listen to the symbols of feeds; those without a state get the newest.
+
+        Raises BusUnavailable.
+        """
+        symbols = list(dict.fromkeys(feed.symbol for feed in feeds if feed.symbol is not None))
+        await self._live.add(symbols)
+        await self._read(symbols)
+
+    def enter(self, feed: Feed, form: Form) -> Group:
+        """The group of a form; it is always at the state of its feed."""
+        return feed.group(form)
+
+    def force(self, feed: Feed, group: Group) -> None:
+        """Nothing: a group has nothing to wait for."""
+
+    async def drop_unused(self, names: Iterable[str]) -> None:
+        """Listen no longer to what nobody uses."""
+        unused = []
+        for name in set(names):
+            feed = self._feeds.get(name)
+            if feed is None or not feed.is_unused:
+                continue
+            del self._feeds[name]
+            self._waiting.pop(feed, None)
+            if feed.symbol is not None:
+                self._by_symbol[feed.symbol].remove(feed)
+                if not self._by_symbol[feed.symbol]:
+                    del self._by_symbol[feed.symbol]
+                    unused.append(feed.symbol)
+        await self._live.remove(unused)
+
+    def put(self, name: str, state: State) -> None:
+        """A new state of a channel that has no symbol."""
+        feed = self._feeds.get(name)
+        if feed is not None and feed.is_newer(state):
+            _go_on(feed, state)
+
+    async def _listen(self) -> None:
+        def lost(why: str, attempt: int) -> None:
+            self._log.warning("redis_live_lost", error=why, attempt=attempt)
+
+        await self._live.run(self._heard, lost)
+
+    def _heard(self, symbol: str, text: bytes | None) -> None:
+        """A text of a live channel; None where some may have gone by unheard."""
+        if text is None:
+            self._unsure.add(symbol)
+            self._look.set()
+            return
+        for feed in self._by_symbol.get(symbol, ()):
+            self._take(feed, text)
+
+    def _take(self, feed: Feed, text: bytes) -> None:
+        waiting = self._waiting.get(feed)
+        if waiting is not None:
+            if len(waiting) < WAITING_TEXTS:
+                waiting.append(text)
+            return
+        state = self._read_state(feed, text)
+        if state is None:
+            return
+        if feed.kind.resumes and _is_after_hole(feed, state):
+            self._waiting[feed] = [text]
+            self._broken.put_nowait(feed)
+        else:
+            _go_on(feed, state)
+
+    def _read_state(self, feed: Feed, text: bytes) -> State | None:
+        try:
+            return feed.read(text)
+        except msgspec.MsgspecError as error:
+            self._log.error("live_undecodable", channel=feed.channel.name, error=str(error))
+            return None
+
+    async def _mend(self) -> None:
+        """Fill the holes, one after the other."""
+        while True:
+            feed = await self._broken.get()
+            if self._feeds.get(feed.channel.name) is not feed or feed not in self._waiting:
+                continue
+            is_whole = await self._fill(feed)
+            waiting = self._waiting.pop(feed, [])
+            states = [self._state_again(feed, text) for text in waiting]
+            newest = max((state for state in states if state), key=_instant, default=None)
+            if not is_whole and newest is not None and feed.is_newer(newest):
+                self._log.warning("live_lost", channel=feed.channel.name)
+                feed.state = newest
+                feed.changes += 1
+                for group in feed.groups.values():
+                    group.lose(newest, feed.changes)
+                continue
+            for text in waiting:
+                self._take(feed, text)
+
+    async def _fill(self, feed: Feed) -> bool:
+        """Send what the stream has between the state held and the first text that waits."""
+        held, symbol = feed.state, feed.symbol
+        first = self._state_again(feed, self._waiting[feed][0])
+        if held is None or first is None or symbol is None:
+            return True
+        try:
+            at = held.position
+            texts = await self._replay.texts(symbol, at.epoch, at.seq, first.position.seq)
+        except (BusUnavailable, DecodeError) as error:
+            self._log.warning("replay_failed", symbol=symbol, error=str(error))
+            return False
+        if texts is None:
+            return False
+        for text in texts[1:]:
+            state = self._state_again(feed, text)
+            if state is not None and feed.is_newer(state):
+                _go_on(feed, state)
+        return True
+
+    def _state_again(self, feed: Feed, text: bytes) -> State | None:
+        """The state of a text that may have been read before."""
+        try:
+            return feed.kind.reader(feed.channel.symbol)(text)
+        except msgspec.MsgspecError:
+            return None
+
+    async def _compare(self) -> None:
+        """Look at the newest values of symbols of which something may have gone unheard."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            symbols = [symbol for symbol in self._unsure if symbol in self._by_symbol]
+            self._unsure.clear()
+            try:
+                await self._read(symbols)
+            except BusUnavailable:
+                self._unsure.update(symbols)
+                await asyncio.sleep(SWEEP_S / 10)
+                self._look.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._unsure.update(self._by_symbol)
+            self._look.set()
+
+    async def _read(self, symbols: list[str]) -> None:
+        for at in range(0, len(symbols), READ_AT_ONCE):
+            some = symbols[at : at + READ_AT_ONCE]
+            for symbol, text in zip(some, await self._latest.texts(some), strict=True):
+                if text is not None:
+                    self._heard(symbol, text)
+
+
+def _is_after_hole(feed: Feed, state: State) -> bool:
+    """Whether the update before a state is not the one held; True also where that is not known."""
+    held, prev = feed.state, state.position.prev
+    if held is None or prev is None or held.position.epoch != state.position.epoch:
+        return False
+    return prev == 0 or prev > held.position.seq
+
+
+def _go_on(feed: Feed, state: State) -> None:
+    feed.state = state
+    feed.changes += 1
+    for group in feed.groups.values():
+        group.flush(state, feed.changes)
+
+
+def _instant(state: State) -> tuple[int, int]:
+    return state.ts_ingest, state.position.seq

@@ -1,0 +1,135 @@
+"""Feeds and groups: a channel in use, and the clients who get the very same messages of it.
+
+What changed is found out once a group, and encoded once. Nothing here reads Redis or waits.
+"""
+
+from collections.abc import Sequence
+
+from api.live.backlog import Backlog
+from api.live.channels import Channel, Form, Kind
+from api.live.messages import Packet, State, select_fields, snapshot_packet, update_packet
+
+
+class Group:
+    """Clients who get the very same messages of a channel."""
+
+    def __init__(self, channel: Channel, form: Form) -> None:
+        self.channel = channel
+        self.form = form
+        self.interval_s = form.interval_ms / 1_000
+        self.members: set[Backlog] = set()
+        self.state: State | None = None
+        self.due = 0.0  # when it may be flushed again, where it has an interval
+        self._rows: dict[str, bytes] = {}
+        self._seen = 0
+        self._snapshot: Packet | None = None
+
+    def flush(self, state: State, changes: int) -> None:
+        """Bring every member to a state; `changes` counts the channel's updates so far."""
+        packet = self.advance(state, changes)
+        if packet is None:
+            for member in self.members:
+                member.owe(self.channel.name)
+        else:
+            for member in self.members:
+                member.offer(packet)
+
+    def advance(self, state: State, changes: int) -> Packet | None:
+        """Go on to a state; gives the update that leads there, None where a snapshot must."""
+        before, previous_rows = self.state, self._rows
+        self._rows = self._selected(state)
+        self.state, self._snapshot = state, None
+        merged, self._seen = max(1, changes - self._seen), changes
+        if before is None or before.position.epoch != state.position.epoch:
+            return None
+        changed = [row for name, row in self._rows.items() if previous_rows.get(name) != row]
+        removed = [name for name in previous_rows if name not in self._rows]
+        return update_packet(self.channel.name, before, state, changed, removed, merged)
+
+    def lose(self, state: State, changes: int) -> None:
+        """Go on to a state over updates that were lost: every member is told, and gets it whole."""
+        before = self.state
+        self.advance(state, changes)
+        for member in self.members:
+            if before is None or before.position.epoch != state.position.epoch:
+                member.owe(self.channel.name)
+            else:
+                member.miss(self.channel.name, before.position.seq, state.position.seq)
+
+    def snapshot(self) -> Packet | None:
+        """The state that the last update led to; None before the first."""
+        if self._snapshot is None and self.state is not None:
+            self._snapshot = snapshot_packet(self.channel.name, self.state, self._rows)
+        return self._snapshot
+
+    def _selected(self, state: State) -> dict[str, bytes]:
+        fields = self.form.fields
+        if not fields:
+            return state.rows
+        before = self.state.rows if self.state is not None else {}
+        return {
+            name: self._rows[name] if before.get(name) == row else select_fields(row, fields)
+            for name, row in state.rows.items()
+        }
+
+
+class Feed:
+    """A channel in use: its newest state and the groups it goes to."""
+
+    def __init__(self, channel: Channel, kind: Kind) -> None:
+        self.channel = channel
+        self.kind = kind
+        self.symbol = kind.symbol(channel.symbol)
+        self.groups: dict[Form, Group] = {}
+        self.state: State | None = None
+        self.changes = 0
+        self.held = 0  # how many are about to enter
+        self._read = kind.reader(channel.symbol)
+        self._text: bytes | None = None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody is in it, nor about to enter."""
+        return not self.groups and not self.held
+
+    def read(self, text: bytes) -> State | None:
+        """The state of a text, None where it tells nothing newer than the state that is held.
+
+        Raises msgspec.MsgspecError.
+        """
+        if text == self._text:
+            return None
+        state = self._read(text)
+        self._text = text
+        return state if state is not None and self.is_newer(state) else None
+
+    def is_newer(self, state: State) -> bool:
+        """Whether a state is after the one that is held."""
+        return self.state is None or _order(state) > _order(self.state)
+
+    def group(self, form: Form) -> Group:
+        """The group of a form, made where it is not there, with the state that is held."""
+        group = self.groups.get(form)
+        if group is None:
+            group = self.groups[form] = Group(self.channel, form)
+            if self.state is not None:
+                group.flush(self.state, self.changes)
+        return group
+
+
+def replayed(own: Group, states: Sequence[State], first: int, last: int) -> list[Packet] | None:
+    """The updates from the state `first` on to the state `last`, as members of a group get them.
+
+    `own` is a group of that form that nobody is in. None where the states are not all of one epoch,
+    or do not lead from the one seq to the other.
+    """
+    if not states or (states[0].position.seq, states[-1].position.seq) != (first, last):
+        return None
+    own.advance(states[0], 0)
+    packets = [own.advance(state, number) for number, state in enumerate(states[1:], 1)]
+    whole = [packet for packet in packets if packet is not None]
+    return whole if len(whole) == len(packets) else None
+
+
+def _order(state: State) -> tuple[int, int]:
+    return state.ts_ingest, state.position.seq

@@ -1,0 +1,261 @@
+"""A session of the live feed: who the client is, what it gets, and when it must end.
+
+The same for every transport: it makes messages and takes operations, and never sees a connection.
+Whoever has the connection sends what `take` gives, and closes it when `end` is done.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from api.access.auth import LEEWAY_S, demand
+from api.errors import ApiError
+from api.gateway import Gateway
+from api.live.backlog import Backlog
+from api.live.channels import Refused
+from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL
+from api.live.operations import (
+    INTERVALS,
+    Auth,
+    Operation,
+    Ping,
+    Subscribe,
+    Unsubscribe,
+)
+from api.live.subscriptions import Subscriptions
+from pipeline.clock import to_rfc3339
+from pipeline.credentials import Principal
+from pipeline.errors import BusUnavailable, DecodeError
+
+MALFORMED = 4400
+UNAUTHENTICATED = 4401
+FORBIDDEN = 4403
+LATE = 4408
+TOO_MANY_SESSIONS = 4409
+TOO_MANY_CHANNELS = 4413
+TOO_MANY_OPERATIONS = 4429
+STALLED = 4008
+RESTART = 1012
+
+
+class Closing(Exception):
+    """The session ends, with this code; the reason is for a person."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason[:120]  # a close frame holds 123 bytes of reason
+
+
+class Session:
+    """One client's session. `end` is done when it shall be closed, with the reason."""
+
+    def __init__(self, gateway: Gateway, *, is_msgpack: bool = False, address: str = "") -> None:
+        self.is_msgpack = is_msgpack
+        self.end: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self.backlog = Backlog(is_msgpack=is_msgpack, limit_bytes=gateway.limits.backlog_bytes)
+        self.subscriptions = Subscriptions(gateway, self.backlog)
+        self.principal: Principal | None = None
+        self._gateway = gateway
+        self._limits = gateway.limits
+        self._address = address
+        self._deadline: asyncio.TimerHandle | None = None
+        self._allowance = float(gateway.limits.operations_burst)
+        self._counted_at = self._taken_at = time.monotonic()
+        self._sending_since: float | None = None
+        self._entered: str | None = None
+        self._pulse_s = min(gateway.limits.heartbeat_s, gateway.limits.stalled_s) / 8
+        self._pulse = asyncio.get_running_loop().call_later(self._pulse_s, self._beat)
+        self._arm(gateway.limits.authenticate_s, LATE, "no valid auth in time")
+
+    async def close(self) -> None:
+        """Leave every group, and be counted no longer."""
+        self._pulse.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._gateway.verifier.dismiss(self)
+        if self._entered is not None:
+            self._gateway.limiter.leave(self._entered)
+            self._entered = None
+        await self.subscriptions.clear()
+
+    # Who the client is
+
+    async def admit(self, token: str) -> dict[str, Any]:
+        """Let the client in by a token, the first or a newer one; gives what the ack says.
+
+        Raises Closing.
+        """
+        try:
+            principal = await self._gateway.verifier.admit(token)
+        except ApiError as error:
+            raise self._refusal(error) from None
+        return await self._let_in(principal)
+
+    async def redeem(self, ticket: str) -> dict[str, Any]:
+        """Let the client in by a stream ticket, which is used up. Raises Closing."""
+        try:
+            principal = await self._gateway.verifier.redeem(ticket)
+        except ApiError as error:
+            raise self._refusal(error) from None
+        except (BusUnavailable, DecodeError):
+            raise Closing(RESTART, "tickets cannot be looked up now") from None
+        return await self._let_in(principal)
+
+    def _refusal(self, error: ApiError) -> Closing:
+        code = {403: FORBIDDEN, 503: RESTART}.get(error.status, UNAUTHENTICATED)
+        if code == UNAUTHENTICATED and self._address:
+            self._gateway.limiter.fail(self._address)
+        return Closing(code, error.detail)
+
+    async def _let_in(self, principal: Principal) -> dict[str, Any]:
+        try:
+            demand(principal, "live")
+        except ApiError as error:
+            raise self._refusal(error) from None
+        await self._enter(principal.subject)
+        self.principal = principal
+        revoked = Closing(UNAUTHENTICATED, "the token was revoked")
+        self._gateway.verifier.attend(self, principal, lambda: end_session(self.end, revoked))
+        remaining_s = principal.expires + LEEWAY_S - time.time()
+        self._arm(remaining_s, UNAUTHENTICATED, "the token has expired")
+        expires = to_rfc3339(int(principal.expires) * 1_000_000_000)
+        return {"scopes": sorted(principal.scopes), "expires": expires}
+
+    async def _enter(self, subject: str) -> None:
+        """Count the session as one of its subject. Raises Closing where those are too many."""
+        if subject == self._entered:
+            return
+        if not await self._gateway.limiter.enter(subject):
+            raise Closing(TOO_MANY_SESSIONS, "too many sessions are open")
+        if self._entered is not None:
+            self._gateway.limiter.leave(self._entered)
+        self._entered = subject
+
+    def _arm(self, seconds: float, code: int, reason: str) -> None:
+        """Close with this code when the time is over, unless armed anew before."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        closing = Closing(code, reason)
+        self._deadline = asyncio.get_running_loop().call_later(
+            max(0.0, seconds), end_session, self.end, closing
+        )
+
+    # What the client asks for
+
+    def hello(self) -> None:
+        """Say what holds for the session."""
+        limits = self._limits
+        self.backlog.tell(
+            {
+                "type": "hello",
+                "protocol": MSGPACK_PROTOCOL if self.is_msgpack else JSON_PROTOCOL,
+                "ts": to_rfc3339(self._gateway.clock.now_ns()),
+                "heartbeat_s": limits.heartbeat_s,
+                "limits": {
+                    "authenticate_s": limits.authenticate_s,
+                    "channels": limits.channels,
+                    "operations_per_s": limits.operations_per_s,
+                    "message_bytes": limits.message_bytes,
+                    "backlog_bytes": limits.backlog_bytes,
+                    "stalled_s": limits.stalled_s,
+                    "intervals_ms": INTERVALS,
+                },
+            }
+        )
+
+    def count_operation(self) -> None:
+        """A bucket of operations that fills at the documented rate. Raises Closing."""
+        now = time.monotonic()
+        earned = (now - self._counted_at) * self._limits.operations_per_s
+        self._allowance = min(self._limits.operations_burst, self._allowance + earned) - 1
+        self._counted_at = now
+        if self._allowance < 0:
+            rate = self._limits.operations_per_s
+            raise Closing(TOO_MANY_OPERATIONS, f"more than {rate:g} operations a second")
+
+    async def handle(self, operation: Operation) -> None:
+        """Do what the client asks, and answer. Raises Refused and Closing."""
+        if isinstance(operation, Auth):
+            self._acknowledge(operation, **await self.admit(operation.token))
+        elif isinstance(operation, Ping):
+            now = to_rfc3339(self._gateway.clock.now_ns())
+            self.backlog.tell({"type": "pong", "id": operation.id, "ts": now})
+        elif self.principal is None:
+            raise Refused("unauthenticated", "say auth first", operation.id)
+        elif isinstance(operation, Subscribe):
+            self._acknowledge(operation, **await self.subscribe(operation))
+        elif isinstance(operation, Unsubscribe):
+            await self.subscriptions.remove(operation.channels)
+            self._acknowledge(operation, refused=[])
+        else:
+            refused = self.subscriptions.resync(operation.channels)
+            self._acknowledge(operation, refused=refused)
+
+    async def subscribe(self, operation: Subscribe) -> dict[str, Any]:
+        """Enter channels; gives what the ack says beside the full set. Raises Refused, Closing."""
+        if len(operation.channels) > self._limits.channels:
+            raise Closing(TOO_MANY_CHANNELS, f"more than {self._limits.channels} channels")
+        try:
+            return await self.subscriptions.add(operation)
+        except (BusUnavailable, DecodeError):
+            raise Refused("unavailable", "the latest values are away", operation.id) from None
+
+    def tell_error(self, error: Refused) -> None:
+        """Answer an operation that was refused."""
+        message = {"id": error.operation_id, "code": error.code, "detail": str(error)}
+        self.backlog.tell({"type": "error", **message})
+
+    def _acknowledge(self, operation: Operation, **extra: Any) -> None:
+        name = type(operation).__name__.lower()
+        message: dict[str, Any] = {"type": "ack", "op": name, "id": operation.id}
+        if not isinstance(operation, Auth):
+            message["channels"] = self.subscriptions.names()
+        self.backlog.tell(message | extra)
+
+    # What the client gets
+
+    async def take(self) -> list[bytes]:
+        """The messages to send next, once there are any; a heartbeat after a while without.
+
+        Whoever takes calls `sent` when the client has them. Raises Closing.
+        """
+        while True:
+            await self.backlog.ready.wait()
+            if self.backlog.is_over:
+                raise Closing(STALLED, "too much was waiting, and the channel is to be cut then")
+            messages = self.backlog.take(self.subscriptions.snapshot)
+            if messages:
+                self._sending_since = time.monotonic()
+                return messages
+
+    def sent(self, count: int) -> None:
+        """What was taken has gone out."""
+        self._sending_since = None
+        self._taken_at = time.monotonic()
+        self._gateway.messages_sent.add(count)
+
+    def _beat(self) -> None:
+        """See to it that an idle client hears something, and that a stalled one is cut."""
+        now = time.monotonic()
+        self._pulse = asyncio.get_running_loop().call_later(self._pulse_s, self._beat)
+        if self._sending_since is not None:
+            if now - self._sending_since > self._limits.stalled_s:
+                end_session(self.end, Closing(STALLED, "nothing was drained for too long"))
+        elif now - self._taken_at >= self._limits.heartbeat_s and not self.backlog.ready.is_set():
+            self._taken_at = now
+            self.backlog.tell(self._heartbeat())
+
+    def _heartbeat(self) -> dict[str, Any]:
+        now_ns = self._gateway.clock.now_ns()
+        freshness = {
+            name: {"as_of": to_rfc3339(ts_ingest), "age_ms": (now_ns - ts_ingest) // 1_000_000}
+            for name, ts_ingest in self.subscriptions.instants()
+        }
+        return {"type": "heartbeat", "ts": to_rfc3339(now_ns), "channels": freshness}
+
+
+def end_session(end: "asyncio.Future[Any]", closing: Closing) -> None:
+    """Ask a session to close, unless it is closing already."""
+    if not end.done():
+        end.set_result(closing)
