@@ -16,6 +16,7 @@ from api.access.limiting import Headers, Limiter, headers_of, too_many
 from api.errors import PROBLEM_TYPE, ApiError, as_api_error, problem_body
 from api.origins import Origins
 from pipeline.config import Settings
+from pipeline.redaction import blotted
 from pipeline.telemetry import Counter
 
 BODY_BYTES = 64 * 1024  # nothing we take is longer
@@ -217,7 +218,9 @@ def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.match(value):
-            return value
+            text = value.decode("ascii")
+            if blotted(text) == text:  # it will stand in logs
+                return value
     return secrets.token_hex(8).encode()
 
 

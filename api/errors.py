@@ -13,6 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from pipeline.errors import BusUnavailable, DecodeError, StoreUnavailable
+from pipeline.redaction import blotted
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2  # a server that is restarting is back within about that
@@ -84,8 +85,8 @@ def invalid_parameter(name: str, detail: str) -> ApiError:
 
 
 def problem_body(error: ApiError, request_id: str) -> bytes:
-    """The problem as JSON."""
-    return msgspec.json.encode(
+    """The problem as JSON. It may repeat what was asked for, but never a secret within."""
+    body = msgspec.json.encode(
         Problem(
             f"urn:stockify:problem:{error.code}",
             HTTPStatus(error.status).phrase,
@@ -96,6 +97,7 @@ def problem_body(error: ApiError, request_id: str) -> bytes:
             error.errors,
         )
     )
+    return blotted(body.decode()).encode()
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -29,6 +29,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pipeline.config import Settings
+from pipeline.redaction import blotted
 
 # Seconds; from a hop inside one machine (fractions of a millisecond) to a stalled consumer.
 AGE_BOUNDS_S = (
@@ -229,7 +230,7 @@ def _configure_log(service: str, level: str) -> Any:
 
 
 def _log_line(event: dict[str, Any], **_ignored: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    return blotted(msgspec.json.encode(event, enc_hook=str).decode())
 
 
 def _serve(telemetry: Telemetry, host: str, port: int) -> ThreadingHTTPServer:

@@ -12,6 +12,7 @@ from litestar import Response
 from api.errors import as_api_error, respond
 from api.rest.answers import JSON_TYPE, AnyRequest
 from pipeline.errors import BusUnavailable, DecodeError
+from pipeline.redaction import blotted
 
 REGISTRY_TYPES = ("application/vnd.schemaregistry.v1+json", "application/vnd.schemaregistry+json")
 
@@ -51,7 +52,7 @@ def respond_in_kind(request: AnyRequest, error: Exception) -> Response[bytes]:
         is_stored = isinstance(error, BusUnavailable | DecodeError)
         status, message, headers = problem.status, problem.detail, problem.headers
         code = STORE_ERROR if is_stored else status
-    body = msgspec.json.encode({"error_code": code, "message": message})
+    body = msgspec.json.encode({"error_code": code, "message": blotted(message)})
     media = _wanted_type(request) or JSON_TYPE
     return Response(body, status_code=status, media_type=media, headers=headers)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,20 +19,23 @@ START_S = 30.0
 
 
 @contextlib.contextmanager
-def process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    started = subprocess.Popen(
-        [sys.executable, "-m", "api"],
-        env=config.environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait(10)
-        assert started.stdout is not None
-        started.stdout.close()
+def process(settings: Settings, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway that is killed at the end; what it says goes to a pipe, or to `log`."""
+    with contextlib.ExitStack() as stack:
+        output: Any = subprocess.PIPE if log is None else stack.enter_context(log.open("wb"))
+        started = subprocess.Popen(
+            [sys.executable, "-m", "api"],
+            env=config.environment(settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield started
+        finally:
+            started.kill()
+            started.wait(10)
+            if started.stdout is not None:
+                started.stdout.close()
 
 
 def answer(url: str, status: int) -> dict[str, object]:
