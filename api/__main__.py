@@ -33,6 +33,7 @@ from pipeline.revocations import Revocations
 from pipeline.runtime import Context, cancel, connect, heartbeats, pause, run
 from pipeline.schemas import Registry
 from pipeline.streams.dead_letters import DeadLetters
+from pipeline.streams.links import Link
 from pipeline.streams.overview import Overview
 from pipeline.watch import Watch
 
@@ -63,6 +64,9 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     verifier = _verifier(context, revocations, tickets)
     telemetry = context.telemetry
     latest = Latest(context.redis, context.topics)
+    parts = (context.topics.catalog(shard) for shard in range(context.topics.shards))
+    links = [Link(settings, part, "gateway-known") for part in parts]
+    known_chains = KnownChains(latest, context.topics, links)
     watcher = connect(settings, retries=0, name="gateway-watch")
     once = connect(settings, retries=0, name="gateway-once")  # calls that must not count twice
     database = Database(settings.database_url) if settings.database_url else None
@@ -72,7 +76,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         clock=context.clock,
         telemetry=telemetry,
         latest=latest,
-        known_chains=KnownChains(latest),
+        known_chains=known_chains,
         registry=Registry(context.redis),
         database=database,
         verifier=verifier,
@@ -110,6 +114,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
             await _until_stopped(context, gateway)
             await gateway.limiter.close()
     finally:
+        await known_chains.close()
         await watcher.aclose()
         await once.aclose()
 

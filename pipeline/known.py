@@ -1,9 +1,8 @@
 """The newest chains, decoded once for as long as they are the newest.
 
 A chain of five hundred contracts is some hundreds of kilobytes, which cost a reader far more than
-whatever he does with them. So only its position is asked for, and what is kept is given out again
-while it stands. Whoever asks gets an answer that was true after he asked: those who come while
-Redis is being asked wait for the next question, which is one for all of them.
+whatever he does with them. So only its position is asked for, each time anew, and what is kept is
+given out again while that stands.
 """
 
 import asyncio
@@ -12,78 +11,80 @@ from collections.abc import Sequence
 
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.frames import LatestChain
-from pipeline.latest import Latest, decode_latest, position_text
+from pipeline.latest import Latest, decode_latest, position_text, shard_of
+from pipeline.streams.links import AWAY, Link
+from pipeline.topics import Topics
 
 KEPT_BYTES = 32 * 1024 * 1024  # a hundred whole chains; the one unused for longest goes
 
-_Found = LatestChain | DecodeError | None
-
 
 class KnownChains:
-    """Reads the newest chains of `latest` for many askers at once."""
+    """Reads newest chains for many askers; `links` has one to each shard's keys."""
 
-    def __init__(self, latest: Latest, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        latest: Latest,
+        topics: Topics,
+        links: Sequence[Link],
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self._latest = latest
+        self._topics = topics
+        self._links = links
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[str, tuple[bytes, LatestChain]] = OrderedDict()
         self._size = 0
-        self._waiting: dict[str, asyncio.Future[LatestChain | None]] = {}
-        self._asking: asyncio.Task[None] | None = None
+        self._fetching: dict[str, asyncio.Lock] = {}
 
     async def chain(self, symbol: str) -> LatestChain | None:
         """The newest of a chain; None where there is none.
 
         Raises DecodeError, and BusUnavailable where Redis does not answer.
         """
-        answer = self._waiting.get(symbol)
-        if answer is None:
-            answer = self._waiting[symbol] = asyncio.get_running_loop().create_future()
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-        return await asyncio.shield(answer)
+        position = await self._position(symbol)
+        if position is None:
+            return None
+        found = self._at(symbol, position)
+        if found is not None:
+            return found
+        async with self._fetching.setdefault(symbol, asyncio.Lock()):
+            return self._at(symbol, position) or await self._fetch(symbol)
 
-    async def _ask(self) -> None:
-        """Ask for all that is waited for, again and again until nothing is."""
-        while self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            try:
-                found: Sequence[_Found | BusUnavailable] = await self._read(list(waiting))
-            except BusUnavailable as error:
-                found = [error] * len(waiting)
-            for answer, chain in zip(waiting.values(), found, strict=True):
-                if isinstance(chain, DecodeError | BusUnavailable):
-                    answer.set_exception(chain)
-                    answer.exception()  # an asker who has gone needs not be told
-                else:
-                    answer.set_result(chain)
-        self._asking = None
+    async def close(self) -> None:
+        """Close the connections."""
+        for link in self._links:
+            await link.drop()
 
-    async def _read(self, symbols: list[str]) -> list[_Found]:
-        positions = await self._latest.positions(symbols)
-        found: dict[str, _Found] = {}
-        changed = []
-        for symbol, position in zip(symbols, positions, strict=True):
-            kept = self._kept.get(symbol)
-            if kept is not None and kept[0] == position:
-                self._kept.move_to_end(symbol)
-                found[symbol] = kept[1]
-            else:
-                changed.append(symbol)
-        texts = await self._latest.texts(changed) if changed else []
-        for symbol, text in zip(changed, texts, strict=True):
-            found[symbol] = self._decoded(symbol, text)
-        return [found[symbol] for symbol in symbols]
+    async def _position(self, symbol: str) -> bytes | None:
+        """By a connection of our own: the client's way to one costs several times the question."""
+        shard = shard_of(self._topics, symbol)
+        link, wire = self._links[shard], None
+        try:
+            wire = await link.wire()
+            position: bytes | None = await wire.call(
+                "GET", self._topics.latest_position(symbol, shard)
+            )
+        except (BusUnavailable, *AWAY):
+            await link.drop(wire)
+            return (await self._latest.positions([symbol]))[0]
+        return position
 
-    def _decoded(self, symbol: str, text: bytes | None) -> _Found:
+    def _at(self, symbol: str, position: bytes) -> LatestChain | None:
+        """What is kept, where it is as new as that; texts of positions are in their order."""
+        kept = self._kept.get(symbol)
+        if kept is None or kept[0] < position:
+            return None
+        self._kept.move_to_end(symbol)
+        return kept[1]
+
+    async def _fetch(self, symbol: str) -> LatestChain | None:
         self._forget(symbol)
+        (text,) = await self._latest.texts([symbol])
         if text is None:
             return None
-        try:
-            chain = decode_latest(symbol, text)
-        except DecodeError as error:
-            return error
+        chain = decode_latest(symbol, text)
         if not isinstance(chain, LatestChain):
-            return DecodeError(f"{symbol} is no chain")
+            raise DecodeError(f"{symbol} is no chain")
         position = position_text(chain.header.ts_ingest, chain.position.seq).encode()
         self._kept[symbol] = position, chain
         self._size += len(memoryview(chain.rows))

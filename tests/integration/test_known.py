@@ -10,10 +10,11 @@ from pipeline import latest
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.frames import LatestChain
-from pipeline.known import KnownChains
+from pipeline.known import KEPT_BYTES, KnownChains
 from pipeline.latest import Latest
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Redis, connect
+from pipeline.streams.links import Link
 from pipeline.topics import Topics
 from tests.support.gateway import CHAIN, moved, publish
 from tests.support.servers import free_port
@@ -24,20 +25,15 @@ OTHER = "NIFTY-20260203"
 
 
 class Reading(Latest):
-    """Remembers which texts and how often positions were asked for."""
+    """Remembers which texts were asked for."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis, TOPICS)
         self.fetched: list[str] = []
-        self.questions = 0
 
     async def texts(self, symbols: Sequence[str]) -> list[bytes | None]:
         self.fetched += symbols
         return await super().texts(symbols)
-
-    async def positions(self, symbols: Sequence[str]) -> list[bytes | None]:
-        self.questions += 1
-        return await super().positions(symbols)
 
 
 @pytest.fixture
@@ -47,23 +43,36 @@ async def redis(valkey: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+class Known(KnownChains):
+    """With what it reads from."""
+
+    def __init__(self, reading: Reading, url: str, kept_bytes: int = KEPT_BYTES) -> None:
+        self.reading = reading
+        self.link = Link(Settings(redis_url=url), TOPICS.catalog(), "known")
+        super().__init__(reading, TOPICS, [self.link], kept_bytes)
+
+
+@pytest.fixture
+async def known(redis: Redis, valkey: str) -> AsyncIterator[Known]:
+    found = Known(Reading(redis), valkey)
+    yield found
+    await found.close()
+
+
 def other() -> EnrichedChain:
     return EnrichedChain(msgspec.structs.replace(CHAIN.header, chain=OTHER), CHAIN.legs)
 
 
-async def test_text_is_fetched_once_while_its_position_stands(redis: Redis) -> None:
+async def test_text_is_fetched_once_while_its_position_stands(redis: Redis, known: Known) -> None:
     await publish(redis, TOPICS, CHAIN, 5)
-    reading = Reading(redis)
-    known = KnownChains(reading)
     first = await known.chain(SYMBOL)
     assert first is not None
     assert first.position.seq == 5
     assert await known.chain(SYMBOL) is first
-    assert reading.fetched == [SYMBOL]
+    assert known.reading.fetched == [SYMBOL]
 
 
-async def test_newer_chain_is_given_as_soon_as_it_is_written(redis: Redis) -> None:
-    known = KnownChains(Reading(redis))
+async def test_newer_chain_is_given_as_soon_as_it_is_written(redis: Redis, known: Known) -> None:
     for seq in range(1, 20):
         await publish(redis, TOPICS, moved(CHAIN, seconds=seq), seq)
         found = await known.chain(SYMBOL)
@@ -71,8 +80,7 @@ async def test_newer_chain_is_given_as_soon_as_it_is_written(redis: Redis) -> No
         assert found.position.seq == seq
 
 
-async def test_chain_that_is_gone_is_not_known_any_more(redis: Redis) -> None:
-    known = KnownChains(Reading(redis))
+async def test_chain_that_is_gone_is_not_known_any_more(redis: Redis, known: Known) -> None:
     assert await known.chain(SYMBOL) is None
     await publish(redis, TOPICS, CHAIN, 5)
     assert await known.chain(SYMBOL) is not None
@@ -80,48 +88,53 @@ async def test_chain_that_is_gone_is_not_known_any_more(redis: Redis) -> None:
     assert await known.chain(SYMBOL) is None
 
 
-async def test_askers_of_an_instant_share_a_question_and_are_never_told_what_was(
-    redis: Redis,
+async def test_askers_of_an_instant_share_what_one_of_them_fetched(
+    redis: Redis, known: Known
 ) -> None:
     await publish(redis, TOPICS, CHAIN, 1)
-    reading = Reading(redis)
-    known = KnownChains(reading)
-    early = [asyncio.create_task(known.chain(SYMBOL)) for _ in range(50)]
-    await asyncio.sleep(0)  # they are asking
-    await publish(redis, TOPICS, moved(CHAIN, seconds=1), 2)
-    late = await known.chain(SYMBOL)
-    assert late is not None
-    assert late.position.seq == 2
-    assert all(await asyncio.gather(*early))
-    assert reading.questions == 2
+    askers = [known.chain(SYMBOL) for _ in range(50)]
+    found = await asyncio.gather(*askers)
+    assert all(one is found[0] for one in found)
+    assert known.reading.fetched == [SYMBOL]
 
 
-async def test_no_more_is_kept_than_allowed(redis: Redis) -> None:
+async def test_no_more_is_kept_than_allowed(redis: Redis, valkey: str) -> None:
     await publish(redis, TOPICS, CHAIN, 1)
     await publish(redis, TOPICS, other(), 2)
-    reading = Reading(redis)
-    known = KnownChains(reading, kept_bytes=1)
+    known = Known(Reading(redis), valkey, kept_bytes=1)
     for symbol in (SYMBOL, OTHER, OTHER, SYMBOL):
         assert await known.chain(symbol) is not None
-    assert reading.fetched == [SYMBOL, OTHER, SYMBOL]
+    assert known.reading.fetched == [SYMBOL, OTHER, SYMBOL]
+    await known.close()
 
 
-async def test_broken_text_is_told_to_its_askers_alone(redis: Redis) -> None:
-    await publish(redis, TOPICS, other(), 1)
+async def test_lost_connection_costs_no_answer(redis: Redis, known: Known) -> None:
+    await publish(redis, TOPICS, CHAIN, 1)
+    for seq in range(2, 6):
+        (client,) = [
+            one["id"] for one in await redis.client_list() if one["name"] == "stockify-known"
+        ] or [None]
+        if client is not None:
+            await redis.client_kill_filter(_id=client)
+        await publish(redis, TOPICS, moved(CHAIN, seconds=seq), seq)
+        found = await known.chain(SYMBOL)
+        assert found is not None
+        assert found.position.seq == seq
+    assert known.link.generation >= 2
+
+
+async def test_broken_text_is_told(redis: Redis, known: Known) -> None:
+    await publish(redis, TOPICS, CHAIN, 1)
     await redis.set(TOPICS.latest(SYMBOL), b'{"type":"chain","rows":[')
-    known = KnownChains(Reading(redis))
-    broken, whole = await asyncio.gather(
-        known.chain(SYMBOL), known.chain(OTHER), return_exceptions=True
-    )
-    assert isinstance(broken, DecodeError)
-    assert isinstance(whole, LatestChain)
+    with pytest.raises(DecodeError):
+        await known.chain(SYMBOL)
 
 
-async def test_absent_redis_is_told_to_every_asker() -> None:
-    client = connect(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"), retries=0)
-    known = KnownChains(Reading(client))
-    found = await asyncio.gather(known.chain(SYMBOL), known.chain(OTHER), return_exceptions=True)
-    assert [type(one) for one in found] == [BusUnavailable, BusUnavailable]
+async def test_absent_redis_is_told() -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    client = connect(Settings(redis_url=url), retries=0)
+    with pytest.raises(BusUnavailable):
+        await Known(Reading(client), url).chain(SYMBOL)
     await client.aclose()
 
 
