@@ -14,7 +14,19 @@ from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
 from api.live import sockets
-from api.rest import admin, analytics, candles, chains, gaps, history, registry, symbols, ticks
+from api.rest import (
+    admin,
+    analytics,
+    candles,
+    chains,
+    gaps,
+    history,
+    registry,
+    series,
+    strikes,
+    symbols,
+    ticks,
+)
 
 
 def create_app(gateway: Gateway) -> Any:
@@ -30,7 +42,9 @@ def create_app(gateway: Gateway) -> Any:
             chains.contract,
             chains.snapshots,
             chains.snapshot,
-            analytics.volatility_surface,
+            *analytics.routes,
+            *strikes.routes,
+            *series.routes,
             *history.routes,
             *candles.routes,
             *gaps.routes,

@@ -114,16 +114,18 @@ async def underlying_candles(
     after_ns: int | None = None,
     newest_first: bool = False,
     fill: Fill = "none",
+    least_days: int | None = None,
 ) -> list[Candle]:
-    """Candles of an underlying as one chain saw it, or of several (None) the one that expires next:
-    starts, expiry, open, high, low and close of spot, and at the close forward, atm_iv, both
-    put/call ratios, max_pain, skew_25_delta, gamma_exposure, expected_move, call and put open
-    interest; n snapshots, closed_at. All else is as in `contract_candles`.
+    """Candles of an underlying as one chain saw it, or of several (None) the one that expires next,
+    with `least_days` the next of those that have so many to go on the candle's day: starts, expiry,
+    open, high, low and close of spot, and at the close forward, atm_iv, both put/call ratios,
+    max_pain, skew_25_delta, gamma_exposure, expected_move, call and put open interest; n snapshots,
+    closed_at. All else is as in `contract_candles`.
     """
     page = _page(interval_s, start_ns, end_ns, limit, after_ns, newest_first, fill)
-    asked: Row = {"underlying": underlying, "expiry": expiry}
+    asked: Row = {"underlying": underlying, "expiry": expiry, "least_days": least_days}
     async with database.session() as session:
-        (seen,) = await session.fetch("candle_span", **asked)
+        (seen,) = await session.fetch("candle_span", underlying=underlying, expiry=expiry)
         if seen["starts"] is None:
             return []
         last_ns = expiry_ns(seen["expiry"]) + DAY_NS

@@ -7,14 +7,24 @@ Where a snapshot was calculated more than once the highest revision speaks, or t
 
 from datetime import date, timedelta
 
-from pipeline.clock import to_datetime
+import msgspec
+
+from pipeline.clock import exchange_date, expiry_ns, to_datetime
 from pipeline.database import Database, Row, Session
 from pipeline.errors import DecodeError
-from pipeline.models import ContractId, parse_symbol
+from pipeline.models import (
+    FRAME_VERSION,
+    ChainAggregates,
+    ChainHeader,
+    ContractId,
+    Smile,
+    parse_symbol,
+)
 
 # Where the last snapshot of a chain is looked for first, so that a question about now does not
 # plan over every day there is.
-AS_OF_WINDOWS = (timedelta(days=7), None)
+WEEK = timedelta(days=7)
+AS_OF_WINDOWS = (WEEK, None)
 INSTANTS_AT_ONCE = 4_096  # in one scan of the key; a tenth of a second
 _FIRST_NS = 0
 
@@ -129,6 +139,45 @@ async def chain_as_of(
             rev=header["rev"],
         )
     return header, legs
+
+
+async def headers_as_of(
+    database: Database, underlying: str, at_ns: int, rev: int | None = None
+) -> list[ChainHeader]:
+    """Of each chain of an underlying that had not settled at an instant the last header at or
+    before it, nearest expiry first; what is older than a week is left out. Raises
+    StoreError.
+    """
+    at = to_datetime(at_ns)
+    rows = await database.fetch(
+        "chain_headers_as_of",
+        underlying=underlying,
+        day=exchange_date(at_ns),
+        since=at - WEEK,
+        at=at,
+        rev=rev,
+    )
+    return [header_of(row) for row in rows if expiry_ns(row["expiry"]) >= at_ns]
+
+
+def header_of(row: Row) -> ChainHeader:
+    """A stored snapshot as the header that its frame had; its version is that of now."""
+    told = {name: row[name] for name in ChainAggregates.__struct_fields__}
+    known = {name: row[name] for name in ChainHeader.__struct_fields__ if name in row}
+    known["smile"] = None if row["smile"] is None else msgspec.convert(row["smile"], Smile)
+    return ChainHeader(**(known | {"v": FRAME_VERSION, "aggregates": ChainAggregates(**told)}))
+
+
+async def expiry_as_of(database: Database, underlying: str, at_ns: int) -> date | None:
+    """The expiry of an underlying that settles next at an instant; if all have, the last of the
+    year before; None where none is known. Raises StoreError.
+    """
+    since = exchange_date(at_ns) - timedelta(days=366)
+    rows = await database.fetch("expiries_since", underlying=underlying, since=since)
+    expiries: list[date] = [row["expiry"] for row in rows]
+    to_come = [expiry for expiry in expiries if expiry_ns(expiry) >= at_ns]
+    nearest = to_come[:1] or expiries[-1:]
+    return nearest[0] if nearest else None
 
 
 async def rows_at(session: Session, instants: list[Row], known: list[Row]) -> list[Row]:

@@ -1,4 +1,6 @@
-"""What follows from the latest chains of an underlying taken together: its volatility surface."""
+"""What the chains of an underlying say taken together: its volatility surface, the term structure
+of its volatility, and the aggregates of each chain; now, or as of an instant of the past.
+"""
 
 import math
 from datetime import date
@@ -9,20 +11,27 @@ import numpy as np
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.errors import not_found
-from api.gateway import Gateway, gateway_of
-from api.rest.answers import AnyRequest, answer, entity_tag, not_modified, with_instants
-from api.rest.query import Parameter, Query, times
-from pipeline.clock import expiry_ns
-from pipeline.frames import LatestChain
-from pipeline.latest import decode_latest
-from pipeline.models import ChainHeader, chain_symbol
+from api.gateway import database_of, gateway_of
+from api.rest.answers import AnyRequest, answer, instant, not_modified, with_instants
+from api.rest.history import COST
+from api.rest.query import Parameter, Query, integer_between, times
+from api.rest.query import instant as instant_parameter
+from api.rest.seen import SeenHeaders, seen_headers
+from pipeline.models import ChainAggregates, ChainHeader, chain_symbol
+from pipeline.standing import (
+    DAYS_MAXIMUM,
+    LEAST_DAYS,
+    Standing,
+    daily_closes,
+    standings,
+)
 from pipeline.surface import Surface, surface, total_variance
 
 MONEYNESS = tuple(round(0.90 + 0.01 * n, 2) for n in range(21))
 MONEYNESS_MAXIMUM = 101
 MONEYNESS_BOUNDS = (0.2, 5.0)
 REACH = 5.0  # deviations from the forward; farther out a smile is nobody's opinion
+DAYS_A_YEAR = 365
 
 
 def moneyness() -> Parameter:
@@ -42,43 +51,52 @@ def moneyness() -> Parameter:
     return Parameter("moneyness", text, {"type": "string"}, parse, MONEYNESS)
 
 
-_SURFACE = Query(moneyness(), times())
+_AS_OF = instant_parameter("as_of", "as it was at this instant, from history")
+_WITH_PAST = {"as_of": "history"}
+_SURFACE = Query(moneyness(), _AS_OF, times())
+_TERMS = Query(_AS_OF, times())
+_ANALYTICS = Query(
+    integer_between(
+        "days",
+        "tell in `meta.iv` where the volatility at the money stands among so many daily closes;"
+        " from history",
+        2,
+        DAYS_MAXIMUM,
+    ),
+    _AS_OF,
+    times(),
+)
 
 
-@get("/underlyings/{underlying:str}/surface", opt={"scope": "live", "query": _SURFACE})
+@get(
+    "/underlyings/{underlying:str}/surface",
+    opt={"scope": "live", "scope_with": _WITH_PAST, "query": _SURFACE, "cost": 2},
+)
 async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """The volatility surface of an underlying: the smile of each expiry to come, nearest first.
 
     `iv` holds the fitted volatility at each point of `meta.moneyness`, null more than five
     deviations from the forward. `flags`: `poor` and `arbitrage` are the smile's own status,
     `calendar` says that the expiry has less total variance somewhere than the one before it;
-    `meta.gaps` says where. What was not received, or has no smile, is null.
+    `meta.gaps` says where. What was not received, or has no smile, is null. With `as_of`, which
+    needs the scope `history`, it is made of the snapshots stored last before.
     """
     query = _SURFACE.parse(request.query_params.multi_items())
-    gateway = gateway_of(request)
-    days = await _expiries_to_come(gateway, underlying)
-    symbols = [chain_symbol(underlying, day) for day in days]
-    texts = await gateway.latest.texts(symbols)
-    chains = [_chain(symbol, text) for symbol, text in zip(symbols, texts, strict=True)]
-    positions = [(one.position.epoch, one.position.seq) if one else None for one in chains]
-    tag = entity_tag(underlying, days, positions, query["moneyness"], query["ts"])
-    unchanged = not_modified(request, tag)
+    seen = await seen_headers(request, underlying, query, query["moneyness"])
+    unchanged = _unchanged(request, seen)
     if unchanged is not None:
         return unchanged
-    headers = {one.header.expiry: one.header for one in chains if one is not None}
-    made = surface(headers.values())
+    made = surface(header for header in seen.headers.values() if header is not None)
     gaps = made.gaps()
     ivs = _grid(made, query["moneyness"])
     later = {gap.later for gap in gaps}
     data = [
         with_instants(
-            _row(symbol, day, headers.get(day), ivs.get(day), has_gap=day in later), query["ts"]
+            _row(underlying, day, header, ivs.get(day), has_gap=day in later), query["ts"]
         )
-        for symbol, day in zip(symbols, days, strict=True)
+        for day, header in seen.headers.items()
     ]
-    meta = {
-        "underlying": underlying,
-        "n": len(data),
+    meta = _meta(underlying, seen, query) | {
         "moneyness": query["moneyness"],
         "gaps": [
             {
@@ -90,25 +108,92 @@ async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> 
             for gap in gaps
         ],
     }
-    return answer(request, data, meta, tag=tag)
+    return answer(request, data, meta, tag=seen.tag)
 
 
-async def _expiries_to_come(gateway: Gateway, underlying: str) -> list[date]:
-    """Those that are listed and those that were received, nearest first. Raises ApiError 404."""
-    catalog = await gateway.latest.catalog()
-    if underlying not in catalog.underlyings():
-        raise not_found("underlying", underlying)
-    card = catalog.listed.get(underlying)
-    days = {chain.expiry for chain in catalog.chains_of(underlying).values()}
-    days.update(card.expiries if card else ())
-    now_ns = gateway.clock.now_ns()
-    expiries = sorted(date.fromisoformat(day) for day in days)
-    return [expiry for expiry in expiries if expiry_ns(expiry) >= now_ns]
+@get(
+    "/underlyings/{underlying:str}/term-structure",
+    opt={"scope": "live", "scope_with": _WITH_PAST, "query": _TERMS, "cost": 2},
+)
+async def term_structure(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
+    """Volatility and forward by expiry, nearest first.
+
+    `forward_iv` is the volatility at the money between the expiry before and this one, null where
+    total variance falls between them; `basis` is forward less spot, rupees, and `carry` its rate,
+    decimal per year. What was not received is null.
+    """
+    query = _TERMS.parse(request.query_params.multi_items())
+    seen = await seen_headers(request, underlying, query)
+    unchanged = _unchanged(request, seen)
+    if unchanged is not None:
+        return unchanged
+    data = []
+    before = None
+    for day, header in seen.headers.items():
+        data.append(with_instants(_term(underlying, day, header, before), query["ts"]))
+        before = header if header is not None and header.aggregates.atm_iv else before
+    return answer(request, data, _meta(underlying, seen, query), tag=seen.tag)
 
 
-def _chain(symbol: str, text: bytes | None) -> LatestChain | None:
-    known = decode_latest(symbol, text) if text is not None else None
-    return known if isinstance(known, LatestChain) else None
+@get(
+    "/underlyings/{underlying:str}/analytics",
+    opt={
+        "scope": "live",
+        "scope_with": _WITH_PAST | {"days": "history"},
+        "query": _ANALYTICS,
+        "cost": COST,
+    },
+)
+async def analytics(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
+    """The aggregates of each chain to come, nearest first.
+
+    With `days`, `meta.iv` tells where the volatility at the money of the chain that settles next
+    with a week to go stands among the closes of so many exchange days before: `rank` between the
+    lowest and the highest of them, `percentile` by their number, both from 0 to 1.
+    """
+    query = _ANALYTICS.parse(request.query_params.multi_items())
+    seen = await seen_headers(request, underlying, query)
+    if query["days"] is None:
+        unchanged = _unchanged(request, seen)
+        if unchanged is not None:
+            return unchanged
+    data = []
+    for day, header in seen.headers.items():
+        told = _head(underlying, day, header)
+        told |= {"lot": header.lot if header else None, "n": header.n if header else None}
+        aggregates = header.aggregates if header else ChainAggregates()
+        told |= msgspec.structs.asdict(aggregates)
+        data.append(with_instants(told, query["ts"]))
+    meta = _meta(underlying, seen, query)
+    if query["days"] is None:
+        return answer(request, data, meta, tag=seen.tag)
+    meta["iv"] = msgspec.structs.asdict(
+        await _standing(request, underlying, seen, query["days"], query["as_of"])
+    )
+    return answer(request, data, meta)
+
+
+async def _standing(
+    request: AnyRequest, underlying: str, seen: SeenHeaders, days: int, at_ns: int | None
+) -> Standing:
+    now_ns = gateway_of(request).clock.now_ns() if at_ns is None else at_ns
+    headers = [header for header in seen.headers.values() if header is not None]
+    iv = next(
+        (one.aggregates.atm_iv for one in headers if one.years * DAYS_A_YEAR >= LEAST_DAYS), None
+    )
+    closes = await daily_closes(database_of(request), underlying, now_ns, now_ns, days)
+    return standings([(now_ns, iv)], closes, days)[0]
+
+
+def _unchanged(request: AnyRequest, seen: SeenHeaders) -> Response[bytes] | None:
+    return None if seen.tag is None else not_modified(request, seen.tag)
+
+
+def _meta(underlying: str, seen: SeenHeaders, query: dict[str, Any]) -> dict[str, Any]:
+    meta: dict[str, Any] = {"underlying": underlying, "n": len(seen.headers)}
+    if query["as_of"] is not None:
+        meta |= {"as_of": instant(query["as_of"], query["ts"]), "coverage": seen.coverage}
+    return meta
 
 
 def _grid(made: Surface, points: tuple[float, ...]) -> dict[date, list[float | None]]:
@@ -124,8 +209,50 @@ def _grid(made: Surface, points: tuple[float, ...]) -> dict[date, list[float | N
     return found
 
 
+def _head(underlying: str, expiry: date, header: ChainHeader | None) -> dict[str, Any]:
+    """What every row begins with."""
+    return {
+        "expiry": expiry,
+        "chain": chain_symbol(underlying, expiry),
+        "ts_ingest": header.ts_ingest if header else None,
+        "years": header.years if header else None,
+        "spot": header.spot if header else None,
+        "forward": header.forward if header else None,
+    }
+
+
+def _term(
+    underlying: str, expiry: date, header: ChainHeader | None, before: ChainHeader | None
+) -> dict[str, Any]:
+    row = _head(underlying, expiry, header)
+    empty = ("basis", "carry", "atm_strike", "atm_iv", "forward_iv", "expected_move")
+    row |= dict.fromkeys((*empty, "skew_25_delta"))
+    if header is None:
+        return row
+    told = header.aggregates
+    for name in ("atm_strike", "atm_iv", "expected_move", "skew_25_delta"):
+        row[name] = getattr(told, name)
+    row["forward_iv"] = _forward_iv(header, before)
+    if header.spot and header.forward:
+        row["basis"] = header.forward - header.spot
+        if header.years > 0:
+            row["carry"] = math.log(header.forward / header.spot) / header.years
+    return row
+
+
+def _forward_iv(header: ChainHeader, before: ChainHeader | None) -> float | None:
+    """The volatility from one expiry to the next; of the first its own."""
+    iv = header.aggregates.atm_iv
+    earlier = before.aggregates.atm_iv if before else None
+    if iv is None or before is None or earlier is None:
+        return iv
+    variance = iv * iv * header.years - earlier * earlier * before.years
+    years = header.years - before.years
+    return math.sqrt(variance / years) if variance >= 0 and years > 0 else None
+
+
 def _row(
-    symbol: str,
+    underlying: str,
     expiry: date,
     header: ChainHeader | None,
     iv: list[float | None] | None,
@@ -134,13 +261,7 @@ def _row(
 ) -> dict[str, Any]:
     smile = header.smile if header else None
     flags = [smile.status] if smile and smile.status != "ok" else []
-    return {
-        "expiry": expiry,
-        "chain": symbol,
-        "ts_ingest": header.ts_ingest if header else None,
-        "years": header.years if header else None,
-        "spot": header.spot if header else None,
-        "forward": header.forward if header else None,
+    return _head(underlying, expiry, header) | {
         "atm_iv": header.aggregates.atm_iv if header else None,
         "smile": msgspec.structs.asdict(smile) if smile else None,
         "flags": [*flags, "calendar"] if has_gap else flags,
@@ -148,4 +269,4 @@ def _row(
     }
 
 
-routes = [volatility_surface]
+routes = [volatility_surface, term_structure, analytics]

@@ -1,6 +1,5 @@
 """Latest values over REST: underlyings, expiries, chains (also as of a time) and contracts."""
 
-import re
 from datetime import date
 from typing import Any
 
@@ -8,13 +7,14 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.errors import ApiError, invalid_parameter, not_found
+from api.errors import invalid_parameter, not_found
 from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
 from api.rest.coverage import coverage_of
 from api.rest.query import Query, around, choice, flag, listed, number, symbol_of, times
 from api.rest.query import instant as instant_parameter
 from api.rest.rows import Window, select_rows
+from api.rest.seen import chain_id_of, path_expiry
 from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
@@ -22,7 +22,6 @@ from pipeline.latest import Catalog, Known, decode_latest
 from pipeline.models import ChainAggregates, ChainId, chain_symbol
 
 SNAPSHOTS_MAXIMUM = 50  # fifty whole chains are some 7 MB
-_EXPIRY = re.compile(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
 
 _PLAIN = Query(times())
 _CHAIN = Query(
@@ -125,7 +124,8 @@ async def chain(
     """
     query = _CHAIN.parse(request.query_params.multi_items())
     gateway = gateway_of(request)
-    chain_id = await _chain_id(gateway, underlying, expiry)
+    day = path_expiry(expiry)
+    chain_id = await chain_id_of(request, underlying, day, query["as_of"])
     window = Window(
         strike_from=query["strike.gte"],
         strike_to=query["strike.lte"],
@@ -218,25 +218,6 @@ async def _known(gateway: Gateway, symbol: str) -> Any:
     if text is None:
         raise not_found("symbol", symbol)
     return decode_latest(symbol, text)
-
-
-async def _chain_id(gateway: Gateway, underlying: str, expiry: str) -> ChainId:
-    if not isinstance(symbol_of(underlying), str):
-        raise not_found("underlying", underlying)
-    if expiry == "nearest":
-        symbol = (await gateway.latest.catalog()).nearest(underlying, gateway.clock.now_ns())
-        parts = symbol_of(symbol) if symbol else None
-        if not isinstance(parts, ChainId):
-            raise not_found("underlying", underlying)
-        return parts
-    try:
-        if not _EXPIRY.match(expiry):
-            raise ValueError(expiry)
-        return ChainId(underlying, date.fromisoformat(expiry))
-    except ValueError:
-        detail = "expiry: want 2026-01-27, 20260127 or nearest"
-        errors = [{"parameter": "expiry", "detail": "want 2026-01-27, 20260127 or nearest"}]
-        raise ApiError(400, "invalid_path", detail, errors=errors) from None
 
 
 async def _chain_as_of(

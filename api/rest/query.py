@@ -97,6 +97,18 @@ def integer(name: str, description: str, *, default: int) -> Parameter:
     return Parameter(name, description, schema, parse, default)
 
 
+def integer_between(name: str, description: str, least: int, most: int) -> Parameter:
+    """A whole number within bounds; none where it is not given."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not least <= int(text) <= most:
+            raise ValueError(f"want a whole number from {least} to {most}")
+        return int(text)
+
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return Parameter(name, description, schema, parse)
+
+
 def limit() -> Parameter:
     """How many rows a page has."""
 

@@ -52,10 +52,15 @@ ORDER BY {candle_bucket}
         AS put_open_interest
 
 -- fragment: underlying_candles_of
--- Of several chains the one speaks that expires next.
+-- Of several chains the one speaks that expires next, or next after so many days.
 WHERE
     candle.underlying = %(underlying)s
     AND (%(expiry)s::date IS NULL OR candle.expiry = %(expiry)s::date)
+    AND (
+        %(least_days)s::integer IS NULL
+        OR candle.expiry
+        >= (candle.starts AT TIME ZONE 'Asia/Kolkata')::date + %(least_days)s::integer
+    )
     AND candle.starts >= %(start)s AND candle.starts < %(end)s
 GROUP BY {candle_bucket}, candle.expiry
 ORDER BY {candle_bucket}, candle.expiry

@@ -117,6 +117,26 @@ WHERE
 ORDER BY snap.ts DESC, snap.provider DESC, snap.rev DESC
 LIMIT 1
 
+-- name: chain_headers_as_of
+-- Of each chain of an underlying that had not expired on a day the last snapshot in [since, at].
+SELECT latest.*
+FROM (
+    SELECT DISTINCT expiry
+    FROM instruments
+    WHERE underlying = %(underlying)s AND expiry >= %(day)s
+) AS listed
+CROSS JOIN LATERAL (
+    SELECT {snapshot_values}
+    FROM market_snapshots AS snap
+    WHERE
+        snap.underlying = %(underlying)s AND snap.expiry = listed.expiry
+        AND snap.ts >= %(since)s AND snap.ts <= %(at)s
+        AND {asked_revision}
+    ORDER BY snap.ts DESC, snap.provider DESC, snap.rev DESC
+    LIMIT 1
+) AS latest
+ORDER BY latest.expiry
+
 -- name: chain_legs
 -- The legs of one snapshot, by strike, the call before the put.
 SELECT instruments.symbol, instruments.strike, instruments.kind, instruments.security_id, {leg_values}

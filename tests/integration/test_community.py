@@ -163,7 +163,7 @@ READS: list[tuple[str, dict[str, Any]]] = [
         "contract_candles_live",
         {**_CHAIN, **_RANGE, "seconds": 60, "instrument_ids": [1]},
     ),
-    ("underlying_candles_live", {**_CHAIN, **_RANGE, "seconds": 300}),
+    ("underlying_candles_live", {**_CHAIN, **_RANGE, "seconds": 300, "least_days": None}),
 ]
 
 
