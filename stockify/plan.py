@@ -26,6 +26,13 @@ MODULES = {
     "trimmer": "workers.trimmer",
     "gateway": "api",
 }
+_USERS_OF_SECRETS = {
+    "jwt_secret": ("gateway",),
+    "jwt_secrets": ("gateway",),
+    "dhan_access_token": ("ingest", "simulator"),
+    "dhan_token_file": ("ingest",),
+}
+_NOTHING = {field.name: field.default for field in msgspec.structs.fields(Settings)}
 # Built in too, for those who start them with `stockify run`.
 OPTIONAL = {
     "splitter": "workers.splitter",
@@ -131,8 +138,11 @@ def make(
 
 
 def launch(name: str, settings: Settings, metrics_port: int = 0) -> Launch:
-    """How to start a built-in process."""
-    own = msgspec.structs.replace(settings, metrics_port=metrics_port)
+    """How to start a built-in process. Of secrets it is given those that it needs."""
+    foreign = {
+        secret: _NOTHING[secret] for secret, users in _USERS_OF_SECRETS.items() if name not in users
+    }
+    own = msgspec.structs.replace(settings, metrics_port=metrics_port, **foreign)
     return Launch(
         name=name,
         argv=(sys.executable, "-m", MODULES[name]),

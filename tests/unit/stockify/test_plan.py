@@ -78,12 +78,32 @@ def test_every_process_has_a_metrics_port_and_a_kernel_cache_of_its_own() -> Non
         assert len(set(values)) == len(plan.MODULES)
 
 
-def test_processes_share_one_clock_one_secret_and_the_engines() -> None:
+def test_processes_share_one_clock_and_the_engines() -> None:
     made = make(Settings(clock="x60", gateway_port=0, simulator_port=0))
-    for variable in ("CLOCK", "JWT_SECRET", "REDIS_URL", "DATABASE_URL", "STATE_DIR"):
+    for variable in ("CLOCK", "REDIS_URL", "DATABASE_URL", "STATE_DIR"):
         assert len({launch.env[f"STOCKIFY_{variable}"] for launch in made.launches}) == 1
     assert made.settings.clock.count("@") == 2
     assert made.settings.jwt_secret == SECRETS.jwt_secret
+
+
+def test_each_process_is_given_the_secrets_that_it_needs() -> None:
+    users: dict[str, set[str]] = {}
+    given = Settings(
+        gateway_port=0, dhan_client_id="1", dhan_access_token="of-account", dhan_token_file="/token"
+    )
+    for one in (
+        *make(given, simulated=False).launches,
+        *make(Settings(gateway_port=0, simulator_port=0)).launches,
+    ):
+        for text in (SECRETS.jwt_secret, "of-account", "/token", plan.SIMULATED_TOKEN):
+            if text in one.env.values():
+                users.setdefault(text, set()).add(one.name)
+    assert users == {
+        SECRETS.jwt_secret: {"gateway"},
+        "of-account": {"ingest"},
+        "/token": {"ingest"},
+        plan.SIMULATED_TOKEN: {"ingest", "simulator"},
+    }
 
 
 def test_relative_paths_are_settled_before_children_run_elsewhere() -> None:
@@ -105,7 +125,8 @@ def test_place_of_a_key_set_is_settled_too(place: str, start: str) -> None:
 def test_generated_secret_does_not_hold_beside_given_ones() -> None:
     made = make(Settings(jwt_secrets=("new" * 12, "old" * 12), gateway_port=0))
     assert made.settings.jwt_secret == ""
-    assert made.launches[0].env["STOCKIFY_JWT_SECRETS"] == f"{'new' * 12},{'old' * 12}"
+    (gateway,) = [launch for launch in made.launches if launch.name == "gateway"]
+    assert gateway.env["STOCKIFY_JWT_SECRETS"] == f"{'new' * 12},{'old' * 12}"
 
 
 @pytest.mark.parametrize(
