@@ -26,6 +26,7 @@ from api.live.subscriptions import Subscriptions
 from pipeline.clock import to_rfc3339
 from pipeline.credentials import Principal
 from pipeline.errors import BusUnavailable, DecodeError
+from pipeline.redaction import blotted
 
 MALFORMED = 4400
 UNAUTHENTICATED = 4401
@@ -203,7 +204,7 @@ class Session:
 
     def tell_error(self, error: Refused) -> None:
         """Answer an operation that was refused."""
-        message = {"id": error.operation_id, "code": error.code, "detail": str(error)}
+        message = {"id": error.operation_id, "code": error.code, "detail": blotted(str(error))}
         self.backlog.tell({"type": "error", **message})
 
     def _acknowledge(self, operation: Operation, **extra: Any) -> None:
