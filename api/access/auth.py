@@ -102,8 +102,14 @@ class Verifier:
             raise unauthenticated("the token has expired")
 
     def attend(self, session: object, principal: Principal, end: Callable[[], None]) -> None:
-        """Call `end` when a session's token is revoked; a later call for the session replaces."""
-        self._attended[session] = (principal, end)
+        """Call `end` when a session's token is revoked; a later call for the session replaces.
+
+        At once where that happened since the token was verified.
+        """
+        if self.revoked is not None and self.revoked.holds(principal):
+            end()
+        else:
+            self._attended[session] = (principal, end)
 
     def dismiss(self, session: object) -> None:
         """The session has ended."""

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
+import websockets
 
 from api.access import following
 from api.access import keys as access_keys
@@ -312,6 +313,19 @@ async def test_ticket_needs_the_scope_and_is_no_token(shared: Gateway) -> None:
     assert await status(shared, ticket) == 401
     for text in ("", "st_", f"st_{'0' * 64}", f"{ticket}0", "*"):
         assert await Tickets(shared.redis).redeem(text) is None
+
+
+async def test_ticket_opens_one_socket_which_ends_with_its_token(shared: Gateway) -> None:
+    token = issue_token(SECRET)
+    ticket = (await told(shared, "/v1/tickets", token))["ticket"]
+    url = f"{shared.socket_url}?ticket={ticket}"
+    async with websockets.connect(url) as first, websockets.connect(url) as second:
+        client = gateway.Client(first)
+        ack = await client.until(lambda message: message["type"] == "ack")
+        assert (ack["op"], ack["scopes"]) == ("auth", ["history", "live"])
+        assert await gateway.Client(second).closed() == 4401
+        await told(shared, "/v1/token/revoke", token)
+        assert await client.closed() == 4401
 
 
 # Revocation

@@ -236,9 +236,19 @@ async def test_revoked_token_leaves_the_cache_and_ends_its_session() -> None:
     assert await known.revoked.refresh()
     known.apply()
     assert ended == ["gone"]
-    with pytest.raises(ApiError, match="revoked"):
-        known.verify(revoked)
-    assert known.verify(other)
+    known.attend(
+        "late", Principal("local", frozenset(), 1e10, "gone"), lambda: ended.append("late")
+    )
+    assert ended == ["gone", "late"]
+    known.dismiss(other)
+    told.news = News(Place("e", 2), {"stays": tokens.NOW + 60}, {})
+    await known.revoked.refresh()
+    known.apply()
+    assert ended == ["gone", "late"]  # a session that has ended already is not told
+    for token in (revoked, other):
+        with pytest.raises(ApiError, match="revoked"):
+            known.verify(token)
+    assert known.verify(signed(jti="third"))
 
 
 async def test_nobody_is_let_in_while_revocations_are_not_known() -> None:
