@@ -10,7 +10,7 @@ from typing import Any
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 
-from api.access.auth import bearer_token
+from api.access.auth import authorization_of, bearer_token
 from api.errors import ApiError
 from api.gateway import gateway_of
 from api.live.channels import Refused
@@ -71,15 +71,15 @@ async def _serve(socket: _Socket, session: Session) -> Closing | None:
 
 async def _let_in(socket: _Socket, session: Session) -> None:
     """By the header or a ticket, where the client came with one. Raises Closing."""
-    header = socket.headers.get("authorization")
     ticket = socket.query_params.get("ticket")
-    if header is None and ticket is None:
+    try:
+        header = authorization_of(socket)
+        token = None if header is None else bearer_token(header)
+    except ApiError as error:
+        raise Closing(UNAUTHENTICATED, error.detail) from None
+    if token is None and ticket is None:
         return
-    if header is not None:
-        try:
-            token = bearer_token(header)
-        except ApiError as error:
-            raise Closing(UNAUTHENTICATED, error.detail) from None
+    if token is not None:
         identity = await session.admit(token)
     else:
         identity = await session.redeem(str(ticket))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.live import operations, sockets
+from api.live import operations, session
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
@@ -14,7 +14,7 @@ SOURCE = "\n".join(path.read_text() for path in sorted(PATHS))
 
 
 def test_close_codes_are_those_of_the_code() -> None:
-    numbers = (value for name, value in vars(sockets).items() if name.isupper())
+    numbers = (value for name, value in vars(session).items() if name.isupper())
     used = {number for number in numbers if isinstance(number, int) and number >= 1_000}
     table = REFERENCE.partition("| close code |")[2]
     assert {int(code) for code in re.findall(r"^\| (\d{4}) \|", table, re.MULTILINE)} == used | {
