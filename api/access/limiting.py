@@ -19,6 +19,7 @@ from api.errors import ApiError
 from pipeline.config import Settings
 from pipeline.limits import Allowance, Bucket, Rate, Sessions, Standing, Verdict
 from pipeline.runtime import Redis
+from pipeline.streams.links import Link
 from pipeline.topics import Topics
 
 FAILURE_COST = 20  # guessing tokens is twenty times as dear as using one
@@ -34,7 +35,8 @@ class Limiter:
     """The limits of one gateway process, shared with every other by Redis."""
 
     def __init__(self, settings: Settings, redis: Redis, topic_map: Topics) -> None:
-        self.allowance = Allowance(redis, topic_map)
+        link = Link(settings, topic_map.client_limit("", ""), "gateway-limits")
+        self.allowance = Allowance(link, topic_map)
         self.sessions = Sessions(redis, topic_map, settings.gateway_sessions)
         self._subject_rate = _rate(settings.gateway_rate, settings.gateway_burst)
         self._address_rate = _rate(settings.gateway_address_rate, settings.gateway_address_burst)

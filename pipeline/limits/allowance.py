@@ -14,45 +14,47 @@ from typing import NamedTuple
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline.runtime import Redis
+from pipeline.errors import BusUnavailable
+from pipeline.streams.links import Link
 from pipeline.streams.scripts import Script
 from pipeline.topics import Topics
 
-# KEYS: buckets. ARGV: of each bucket µs a unit and µs of a whole burst; then of each call: cost,
-# whether it is counted even where it is too much, how many buckets, their numbers. A call that is
-# too much for one of its buckets takes from none. Gives of each call: µs until it would have been
-# allowed (0: it is), then of each of its buckets the µs until it is full.
+# KEYS: buckets. ARGV, msgpack: of each bucket µs a unit and µs of a whole burst; then of each call
+# its cost, whether it is counted even where it is too much, and the numbers of its buckets. A call
+# that is too much for one of its buckets takes from none. Gives, msgpack, of each call: µs until it
+# would have been allowed (0: it is), then of each of its buckets the µs until it is full.
 _CHARGE = Script("""
+local asked = cmsgpack.unpack(ARGV[1])
+local rates, answers, moved = asked[1], {}, {}
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
-local full, moved = redis.call('MGET', unpack(KEYS)), {}
+local full = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS do full[i] = math.max(tonumber(full[i] or 0), now) end
-local answers, at = {}, 2 * #KEYS + 1
-while at <= #ARGV do
-  local cost, forced, count = tonumber(ARGV[at]), ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
-  local wait, after = 0, {}
-  for j = 1, count do
-    local i = tonumber(ARGV[at + 2 + j])
-    local burst = tonumber(ARGV[2 * i])
-    after[j] = full[i] + math.min(cost * tonumber(ARGV[2 * i - 1]), burst)
+for number, call in ipairs(asked[2]) do
+  local cost, forced, wait, after = call[1], call[2], 0, {}
+  for j = 3, #call do
+    local i = call[j]
+    local burst = rates[i][2]
+    after[j] = full[i] + math.min(cost * rates[i][1], burst)
     wait = math.max(wait, after[j] - now - burst)
     if forced then after[j] = math.min(after[j], now + burst) end
   end
   local answer = {math.ceil(wait)}
-  for j = 1, count do
-    local i = tonumber(ARGV[at + 2 + j])
+  for j = 3, #call do
+    local i = call[j]
     if wait <= 0 or forced then full[i], moved[i] = after[j], true end
-    answer[j + 1] = math.floor(full[i] - now)
+    answer[j - 1] = math.floor(full[i] - now)
   end
-  answers[#answers + 1] = answer
-  at = at + 3 + count
+  answers[number] = answer
 end
 for i in pairs(moved) do
   local life = math.ceil((full[i] - now) / 1000) + 1
   redis.call('SET', KEYS[i], string.format('%.0f', full[i]), 'PX', string.format('%.0f', life))
 end
-return answers
+return cmsgpack.pack(answers)
 """)
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[list[float]]).decode
 
 _CHARGED_AT_ONCE = 256  # calls in one script: under a millisecond of the server
 _ANSWER_S = 0.25  # a server that has not answered by then is away
@@ -111,11 +113,12 @@ class Allowance:
     """Decides who may go ahead, in Redis together with every other process.
 
     Where Redis is away it decides by buckets of its own process, which start full: then each
-    process allows the whole rate. It never raises.
+    process allows the whole rate. It never raises. `link` leads to the slot of these buckets, and
+    is its own.
     """
 
-    def __init__(self, redis: Redis, topic_map: Topics) -> None:
-        self._redis = redis
+    def __init__(self, link: Link, topic_map: Topics) -> None:
+        self._link = link
         self._topics = topic_map
         self._local = _LocalBuckets()
         self._waiting: list[_Call] = []
@@ -156,9 +159,10 @@ class Allowance:
         self._send(_Call(buckets, cost, True, None))
 
     async def close(self) -> None:
-        """Wait for what is being decided."""
+        """Wait for what is being decided, and close the connection."""
         if self._working is not None:
             await self._working
+        await self._link.drop()
 
     def _send(self, call: _Call) -> None:
         self._waiting.append(call)
@@ -180,26 +184,29 @@ class Allowance:
         self._working = None
 
     async def _decide(self, calls: Sequence[_Call]) -> list[list[float]]:
-        numbers: dict[Bucket, int] = {}
-        arguments: list[str | int | float] = []
-        for call in calls:
-            chosen = [numbers.setdefault(bucket, len(numbers) + 1) for bucket in call.buckets]
-            arguments += [call.cost, int(call.is_forced), len(chosen), *chosen]
         if time.monotonic() < self._away_until:
             return self._local.decide(calls)
-        rates: list[str | int | float] = []
-        for bucket in numbers:
-            rates += [bucket.rate.unit_us, bucket.rate.burst_us]
+        numbers: dict[Bucket, int] = {}
+        asked = [
+            (
+                call.cost,
+                call.is_forced,
+                *(numbers.setdefault(bucket, len(numbers) + 1) for bucket in call.buckets),
+            )
+            for call in calls
+        ]
+        rates = [(bucket.rate.unit_us, bucket.rate.burst_us) for bucket in numbers]
         keys = [self._topics.client_limit(bucket.kind, bucket.name) for bucket in numbers]
+        wire = None
         try:
             async with asyncio.timeout(_ANSWER_S):
-                answers: list[list[float]] = await _CHARGE.call(
-                    self._redis, keys, [*map(str, rates), *map(str, arguments)]
-                )
-        except (RedisError, OSError, TimeoutError):
+                wire = await self._link.wire()
+                answer = await _CHARGE.call_over(wire, keys, (_pack((rates, asked)),))
+        except (BusUnavailable, RedisError, OSError, TimeoutError):
             self._away_until = time.monotonic() + _AWAY_S
+            await self._link.drop(wire)
             return self._local.decide(calls)
-        return answers
+        return _unpack(answer)
 
     def _remember_empty(
         self, buckets: tuple[Bucket, ...], full_us: Sequence[float], now: float

@@ -13,6 +13,7 @@ import pytest
 from pipeline.config import Settings
 from pipeline.limits import Allowance, Bucket, Rate, Sessions
 from pipeline.runtime import cancel, connect
+from pipeline.streams.links import Link
 from pipeline.topics import Topics
 from tests.support import servers
 from tests.support.servers import free_port
@@ -24,13 +25,12 @@ WAIT_S = 10.0
 @contextlib.asynccontextmanager
 async def allowance(url: str) -> AsyncIterator[Allowance]:
     """One process's part, with a connection of its own."""
-    client = connect(Settings(redis_url=url), retries=0)
-    part = Allowance(client, Topics())
+    settings, topics = Settings(redis_url=url), Topics()
+    part = Allowance(Link(settings, topics.client_limit("", ""), "tester"), topics)
     try:
         yield part
-        await part.close()
     finally:
-        await client.aclose()
+        await part.close()
 
 
 def buckets(subject: str = "asha", address: str = "192.0.2.7") -> tuple[Bucket, ...]:
