@@ -6,9 +6,10 @@ updates it missed. Nothing here waits for the network.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from api.live.batches import Batch
 from api.live.messages import Packet, encode_message
 from api.live.operations import Slow
 
@@ -46,7 +47,7 @@ class Backlog:
         self._limit_bytes = limit_bytes
         self._controls: deque[bytes] = deque()
         self._replayed: deque[Packet] = deque()
-        self._packets: deque[Packet] = deque()
+        self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._owed: dict[str, _Skip | None] = {}
         self._held: dict[str, list[Packet]] = {}
@@ -75,7 +76,7 @@ class Backlog:
         if self._owed.get(channel, self) is None:
             return  # it knows nothing of the channel yet
         skip = self._owed.get(channel)
-        waiting = [*self._replayed, *self._packets, *self._held.get(channel, ())]
+        waiting = [*self._replayed, *self._waiting(), *self._held.get(channel, ())]
         firsts = [packet.prev for packet in waiting if packet.channel == channel]
         if skip is not None:
             firsts.append(skip.first)
@@ -110,9 +111,9 @@ class Backlog:
         self._held.pop(channel, None)
         if self._replayed:
             self._replayed = deque(one for one in self._replayed if one.channel != channel)
-        if self._packets:
-            self._packets = deque(one for one in self._packets if one.channel != channel)
-            self._bytes = sum(len(packet.json) for packet in self._packets)
+        if self._batches:
+            kept = (batch.without(channel) for batch in self._batches)
+            self._queue(batch for batch in kept if batch is not None)
 
     def offer(self, packet: Packet) -> None:
         """Queue an update; if there is no room, owe snapshots for all that is dropped."""
@@ -121,12 +122,33 @@ class Backlog:
             self._keep_held(packet)
         elif channel in self._owed:
             self._skip(packet)
-        elif self._packets and self._bytes + len(packet.json) > self._limit_bytes:
+        elif self._batches and self._bytes + len(packet.json) > self._limit_bytes:
             self._overflow(packet)
         else:
-            self._packets.append(packet)
+            self._batches.append(Batch((packet,)))
             self._bytes += len(packet.json)
         self.ready.set()
+
+    def offer_batch(self, batch: Batch) -> None:
+        """The same for some updates at once, which stay together where there is room for them."""
+        is_plain = not self._held and not self._owed
+        if is_plain and (not self._batches or self._bytes + batch.size <= self._limit_bytes):
+            self._batches.append(batch)
+            self._bytes += batch.size
+            self.ready.set()
+        else:
+            for packet in batch.packets:
+                self.offer(packet)
+
+    def take_batch(self) -> Batch | None:
+        """The next batch, where nothing has to go before it or with it; else use `take`."""
+        if not self._batches or self._controls or self._replayed or self._owed:
+            return None
+        batch = self._batches.popleft()
+        self._bytes -= batch.size
+        if not self._batches:
+            self.ready.clear()
+        return batch
 
     def take(self, snapshot: Callable[[str], Packet | None]) -> list[bytes]:
         """The messages of the next frame, in order; `ready` stays set while more wait.
@@ -140,12 +162,12 @@ class Backlog:
             packet = self._replayed.popleft()
             messages.append(packet.encoded(self.is_msgpack))
             size += len(packet.json)
-        while self._packets and size < FRAME_BYTES:
-            packet = self._packets.popleft()
-            self._bytes -= len(packet.json)
-            messages.append(packet.encoded(self.is_msgpack))
-            size += len(packet.json)
-        is_complete = not self._packets and not self._replayed
+        while self._batches and not self._replayed and size < FRAME_BYTES:
+            batch = self._batches.popleft()
+            self._bytes -= batch.size
+            messages += [packet.encoded(self.is_msgpack) for packet in batch.packets]
+            size += batch.size
+        is_complete = not self._batches and not self._replayed
         for channel in list(self._owed):
             if size >= FRAME_BYTES:
                 is_complete = False
@@ -186,14 +208,21 @@ class Backlog:
             self.is_over = True
             return
         if slow == "conflate":
-            waiting, self._packets, self._bytes = self._packets, deque(), 0
-            for one in waiting:
+            kept = []
+            for one in self._waiting():
                 if one.channel in self._slow:
-                    self._packets.append(one)
-                    self._bytes += len(one.json)
+                    kept.append(Batch((one,)))
                 else:
                     self._skip(one)
+            self._queue(kept)
         self._skip(packet)
+
+    def _waiting(self) -> list[Packet]:
+        return [packet for batch in self._batches for packet in batch.packets]
+
+    def _queue(self, batches: Iterable[Batch]) -> None:
+        self._batches = deque(batches)
+        self._bytes = sum(batch.size for batch in self._batches)
 
     def _skip(self, packet: Packet) -> None:
         channel = packet.channel

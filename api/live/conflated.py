@@ -17,6 +17,7 @@ from api.live.channels import Channel, Form
 from api.live.groups import Feed, Group
 from api.live.kinds import KINDS
 from api.live.messages import State
+from api.live.outbox import Outbox
 from pipeline.errors import BusUnavailable
 from pipeline.latest import Latest
 from pipeline.runtime import side_by_side
@@ -31,10 +32,11 @@ READ_AT_ONCE = 1_000  # symbols of one call; more would hold the loop while they
 class Conflated:
     """The channels of this process that have an interval; fed while `run` runs."""
 
-    def __init__(self, latest: Latest, watch: Watch, log: Any) -> None:
+    def __init__(self, latest: Latest, watch: Watch, outbox: Outbox, log: Any) -> None:
         self.is_notifying: bool | None = None
         self._latest = latest
         self._watch = watch
+        self._outbox = outbox
         self._log = log
         self._feeds: dict[str, Feed] = {}
         self._by_symbol: dict[str, list[Feed]] = {}
@@ -63,7 +65,7 @@ class Conflated:
         """The feed of a channel, kept while somebody is about to enter it."""
         feed = self._feeds.get(channel.name)
         if feed is None:
-            feed = self._feeds[channel.name] = Feed(channel, KINDS[channel.kind])
+            feed = self._feeds[channel.name] = Feed(channel, KINDS[channel.kind], self._outbox)
             if feed.symbol is not None:
                 self._by_symbol.setdefault(feed.symbol, []).append(feed)
         feed.held += 1

@@ -15,6 +15,7 @@ from api.live.channels import Channel, Form
 from api.live.groups import Feed, Group
 from api.live.kinds import KINDS
 from api.live.messages import State
+from api.live.outbox import Outbox
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.latest import Latest
 from pipeline.live import Live
@@ -29,10 +30,13 @@ WAITING_TEXTS = 256  # of one channel, while what is before them is looked for
 class Every:
     """The channels of this process that have no interval; fed while `run` runs."""
 
-    def __init__(self, latest: Latest, live: Live, replay: Replay, log: Any) -> None:
+    def __init__(
+        self, latest: Latest, live: Live, replay: Replay, outbox: Outbox, log: Any
+    ) -> None:
         self._latest = latest
         self._live = live
         self._replay = replay
+        self._outbox = outbox
         self._log = log
         self._feeds: dict[str, Feed] = {}
         self._by_symbol: dict[str, list[Feed]] = {}
@@ -63,7 +67,7 @@ class Every:
         """The feed of a channel, kept while somebody is about to enter it."""
         feed = self._feeds.get(channel.name)
         if feed is None:
-            feed = self._feeds[channel.name] = Feed(channel, KINDS[channel.kind])
+            feed = self._feeds[channel.name] = Feed(channel, KINDS[channel.kind], self._outbox)
             if feed.symbol is not None:
                 self._by_symbol.setdefault(feed.symbol, []).append(feed)
         feed.held += 1

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from api.live.backlog import Backlog
 from api.live.channels import Channel, Form, Kind
 from api.live.messages import Packet, State, select_fields, snapshot_packet, update_packet
+from api.live.outbox import Audience, Outbox
 
 
 class Group:
     """Clients who get the very same messages of a channel."""
 
-    def __init__(self, channel: Channel, form: Form) -> None:
+    def __init__(self, channel: Channel, form: Form, outbox: Outbox) -> None:
         self.channel = channel
         self.form = form
+        self._outbox = outbox
+        self._audience: Audience | None = None  # the members, where that is known
         self.interval_s = form.interval_ms / 1_000
         self.members: set[Backlog] = set()
         self.state: State | None = None
@@ -24,15 +27,30 @@ class Group:
         self._seen = 0
         self._snapshot: Packet | None = None
 
+    def enter(self, member: Backlog) -> None:
+        """Take a client in; what was told before is not for it."""
+        self._outbox.deliver()
+        self.members.add(member)
+        self._audience = None
+
+    def leave(self, member: Backlog) -> None:
+        """Let a client go, with all that it was told before."""
+        self._outbox.deliver()
+        self.members.discard(member)
+        self._audience = None
+
     def flush(self, state: State, changes: int) -> None:
         """Bring every member to a state; `changes` counts the channel's updates so far."""
         packet = self.advance(state, changes)
         if packet is None:
+            self._outbox.deliver()
             for member in self.members:
                 member.owe(self.channel.name)
-        else:
-            for member in self.members:
-                member.offer(packet)
+            return
+        if self._audience is None:
+            self._audience = self._outbox.audience(self.members)
+        if self._audience:
+            self._outbox.put(self._audience, packet)
 
     def advance(self, state: State, changes: int) -> Packet | None:
         """Go on to a state; gives the update that leads there, None where a snapshot must."""
@@ -50,6 +68,7 @@ class Group:
         """Go on to a state over updates that were lost: every member is told, and gets it whole."""
         before = self.state
         self.advance(state, changes)
+        self._outbox.deliver()
         for member in self.members:
             if before is None or before.position.epoch != state.position.epoch:
                 member.owe(self.channel.name)
@@ -76,7 +95,7 @@ class Group:
 class Feed:
     """A channel in use: its newest state and the groups it goes to."""
 
-    def __init__(self, channel: Channel, kind: Kind) -> None:
+    def __init__(self, channel: Channel, kind: Kind, outbox: Outbox) -> None:
         self.channel = channel
         self.kind = kind
         self.symbol = kind.symbol(channel.symbol)
@@ -86,6 +105,7 @@ class Feed:
         self.held = 0  # how many are about to enter
         self._read = kind.reader(channel.symbol)
         self._text: bytes | None = None
+        self._outbox = outbox
 
     @property
     def is_unused(self) -> bool:
@@ -111,7 +131,7 @@ class Feed:
         """The group of a form, made where it is not there, with the state that is held."""
         group = self.groups.get(form)
         if group is None:
-            group = self.groups[form] = Group(self.channel, form)
+            group = self.groups[form] = Group(self.channel, form, self._outbox)
             if self.state is not None:
                 group.flush(self.state, self.changes)
         return group

@@ -18,6 +18,7 @@ from api.live.groups import Feed, Group, replayed
 from api.live.kinds import KINDS
 from api.live.messages import Packet, State
 from api.live.operations import Since
+from api.live.outbox import Outbox
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.latest import Latest
 from pipeline.live import Live
@@ -33,8 +34,9 @@ class Hub:
     """All groups of this process. `run` must run for anything to be sent."""
 
     def __init__(self, latest: Latest, watch: Watch, live: Live, replay: Replay, log: Any) -> None:
-        self._conflated = Conflated(latest, watch, log)
-        self._every = Every(latest, live, replay, log)
+        self._outbox = Outbox()
+        self._conflated = Conflated(latest, watch, self._outbox, log)
+        self._every = Every(latest, live, replay, self._outbox, log)
         self._replay = replay
         self._log = log
 
@@ -51,6 +53,10 @@ class Hub:
     async def run(self) -> None:
         """Listen, read and send until cancelled."""
         await side_by_side(self._conflated.run(), self._every.run())
+
+    def deliver(self) -> None:
+        """Put what groups have said into the backlogs of their members, before the loop does."""
+        self._outbox.deliver()
 
     def put(self, channel: str, state: State) -> None:
         """A new state of a channel whose kind has no symbol; nothing where nobody is in it."""
@@ -81,6 +87,7 @@ class Hub:
         names = [channel.name for channel in channels]
         try:
             await part.prepare(feeds)
+            self._outbox.deliver()  # what is to be held comes after the states told here
             for group in leaving:
                 self._take_out(member, group)
             groups: list[Group] = []
@@ -95,7 +102,7 @@ class Hub:
                     missing.append((group, known, group.state))
                 else:
                     member.owe(name)
-                group.members.add(member)
+                group.enter(member)
                 groups.append(group)
             return groups, missing
         finally:
@@ -137,7 +144,7 @@ class Hub:
         await self.leave(member, [group for group in groups if member in group.members])
 
     def _take_out(self, member: Backlog, group: Group) -> None:
-        group.members.discard(member)
+        group.leave(member)
         member.forget(group.channel.name)
         feed = self._part(group.form).find(group.channel.name)
         if feed is not None and not group.members and feed.groups.get(group.form) is group:
@@ -166,7 +173,7 @@ class Hub:
             return None
         reader = kind.reader(group.channel.symbol)
         states = [made for made in map(reader, texts) if made is not None]
-        return replayed(Group(group.channel, group.form), states, since.seq, at.seq)
+        return replayed(Group(group.channel, group.form, Outbox()), states, since.seq, at.seq)
 
 
 def _may_recover(feed: Feed, since: Since) -> bool:

@@ -12,6 +12,7 @@ from api.access.auth import LEEWAY_S, demand
 from api.errors import ApiError
 from api.gateway import Gateway
 from api.live.backlog import Backlog
+from api.live.batches import Batch
 from api.live.channels import Refused
 from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL
 from api.live.operations import (
@@ -225,10 +226,18 @@ class Session:
             await self.backlog.ready.wait()
             if self.backlog.is_over:
                 raise Closing(STALLED, "too much was waiting, and the channel is to be cut then")
+            self._gateway.hub.deliver()  # no update may come behind a snapshot that has it
             messages = self.backlog.take(self.subscriptions.snapshot)
             if messages:
                 self._sending_since = time.monotonic()
                 return messages
+
+    def take_batch(self) -> Batch | None:
+        """The updates to send next, where there is nothing else to send; waits for nothing."""
+        batch = None if self.backlog.is_over else self.backlog.take_batch()
+        if batch is not None:
+            self._sending_since = time.monotonic()
+        return batch
 
     def sent(self, count: int) -> None:
         """What was taken has gone out."""

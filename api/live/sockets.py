@@ -16,6 +16,7 @@ from api.gateway import gateway_of
 from api.live.channels import Refused
 from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL, join_frame
 from api.live.operations import Malformed, decode_operation
+from api.live.protocol import frame_of
 from api.live.session import MALFORMED, UNAUTHENTICATED, Closing, Session
 from pipeline.runtime import cancel
 
@@ -101,12 +102,20 @@ async def _read(socket: _Socket, session: Session) -> None:
 
 
 async def _write(socket: _Socket, session: Session) -> None:
-    """One array a flush."""
+    """One array a flush; frames that others get too are written as they are."""
+    is_msgpack = session.is_msgpack
     while True:
-        messages = await session.take()
-        frame = join_frame(messages, session.is_msgpack)
+        await session.backlog.ready.wait()
+        batch = session.take_batch()
+        if batch is not None:
+            count, frame = len(batch.packets), batch.frame(is_msgpack)
+        else:
+            messages = await session.take()
+            count = len(messages)
+            frame = frame_of(join_frame(messages, is_msgpack), is_binary=is_msgpack)
+        event: Any = {"type": "websocket.send", "frame": frame}
         try:
-            await socket.send_data(frame, "binary" if session.is_msgpack else "text")
+            await socket.send(event)
         except WebSocketDisconnect:
             return
-        session.sent(len(messages))
+        session.sent(count)

@@ -79,7 +79,7 @@ def test_memory_of_a_client_that_takes_nothing_is_bounded() -> None:
     backlog = Backlog(is_msgpack=False, limit_bytes=10_000)
     for seq in range(10_000):
         backlog.offer(update(seq, channel=f"contract:{seq % 50}"))
-    assert sum(len(packet.json) for packet in backlog._packets) <= 10_000
+    assert sum(batch.size for batch in backlog._batches) <= 10_000
     assert len(backlog._owed) <= 50
 
 
