@@ -186,6 +186,11 @@ FROM (
     WHERE
         snap.underlying = %(underlying)s
         AND (%(expiry)s::date IS NULL OR snap.expiry = %(expiry)s::date)
+        AND (
+            %(least_days)s::integer IS NULL
+            OR snap.expiry
+            >= (snap.ts AT TIME ZONE 'Asia/Kolkata')::date + %(least_days)s::integer
+        )
         AND snap.ts >= %(start)s AND snap.ts < %(end)s
     ORDER BY snap.ts, snap.expiry, snap.provider DESC, snap.rev DESC
 ) AS candle

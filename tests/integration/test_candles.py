@@ -103,6 +103,28 @@ async def test_candles_are_those_of_the_rows_at_every_watermark(
         await expect_truth(database, written, INTERVALS)
 
 
+async def test_chain_with_too_few_days_to_go_does_not_speak(
+    database: Database, draw: random.Random
+) -> None:
+    near, later = (
+        minutes(draw, 6),
+        [snapshot(draw, OPENING + n * MINUTE_NS + 7_000, expiry=OTHER_EXPIRY) for n in range(6)],
+    )
+    await write(database, *near, *later)  # six days to go, and thirteen
+    for rolled in (False, True):
+        if rolled:
+            assert await candles.roll_candles(database, CLOSING) == 6
+        for interval_s in (30, 60, 300, 86_400):
+            asked = (database, "NIFTY", None, interval_s, *ALL)
+            assert await candles.underlying_candles(*asked, least_days=7) == underlying_truth(
+                later, interval_s
+            )
+            assert await candles.underlying_candles(*asked, least_days=6) == underlying_truth(
+                [*near, *later], interval_s
+            )
+            assert await candles.underlying_candles(*asked, least_days=14) == []
+
+
 async def test_late_row_changes_every_level(database: Database, draw: random.Random) -> None:
     written = minutes(draw, 20)
     await write(database, *written)
