@@ -31,7 +31,7 @@ from pipeline.keys import KEY_PREFIX, TICKET_TTL_S, ApiKey
 
 LONGEST_S = 86_400  # a key is exchanged again; what leaked in a token is over within a day
 USUAL_S = 3_600
-_NO_QUERY = Query()
+_NO_QUERY = Query(is_bare=True)
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 

@@ -1,22 +1,32 @@
-"""The shape of every success: `data`, `meta`, `next`; instants, entity tags and cursors.
+"""The shape of every success: `data`, `meta`, `next`; formats, instants, entity tags and cursors.
 
 Bodies are spliced from encoded parts, so that rows which Redis holds as JSON are never decoded
-only to be encoded again.
+only to be encoded again. In formats that have rows alone, `meta` and `next` stand in the headers,
+and in the metadata of the schema where there is one.
 """
 
 import base64
 import binascii
 import hashlib
+import json
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 from litestar import Request, Response
 
-from api.errors import invalid_parameter
+from api.errors import ApiError, invalid_parameter
+from api.rest.arrow import to_arrow, to_parquet
+from api.rest.compression import LEAST_BYTES, coding_of, compressed
+from api.rest.encoders import to_csv, to_lines, to_msgpack
+from api.rest.formats import OF_LISTS, OF_OBJECTS, Format, negotiate
 from pipeline.clock import to_rfc3339
 
-JSON_TYPE = "application/json"
+JSON_TYPE = Format.JSON.media_type
+META_BYTES = 4 * 1024  # of the header; servers and clients bound all headers together at 8 KiB
+VARY = "Accept, Accept-Encoding"
+_BRACKET = ord("[")
 _encode = msgspec.json.Encoder().encode
 
 AnyRequest = Request[Any, Any, Any]
@@ -30,17 +40,69 @@ def answer(
     following: str | None = None,
     tag: str | None = None,
 ) -> Response[bytes]:
-    """A success. `data` is a value or a msgspec.Raw; `following` is the cursor of the next page."""
-    headers = {"Cache-Control": "no-store" if tag is None else "private, no-cache"}
+    """A success. `data` is a value or a msgspec.Raw; `following` is the cursor of the next page.
+
+    Told in the format that the request asks for: a list in each, anything else in those that have
+    objects. Raises ApiError 406 where there is none for it.
+    """
+    is_list = memoryview(data)[0] == _BRACKET if isinstance(data, msgspec.Raw) else None
+    is_list = isinstance(data, list | tuple) if is_list is None else is_list
+    kind = format_of(request, OF_LISTS if is_list else OF_OBJECTS)
+    headers = {"Cache-Control": "no-store" if tag is None else "private, no-cache", "Vary": VARY}
     if tag is not None:
-        headers["ETag"] = tag
+        headers["ETag"] = _tag_in(kind, tag)
     if following is not None:
         pairs = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
         query = urlencode([*pairs, ("cursor", following)])
         headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
     meta["request_id"] = request.scope["state"].get("request_id", "")
-    body = _encode({"data": data, "meta": meta, "next": following})
-    return Response(body, media_type=JSON_TYPE, headers=headers)
+    if kind is Format.JSON or kind is Format.MSGPACK:
+        body = _encode({"data": data, "meta": meta, "next": following})
+        if kind is Format.MSGPACK:
+            body = to_msgpack(body)
+    else:
+        headers["X-Meta"] = meta_header(meta)
+        body = _rows(request, kind, data, meta, following)
+    if kind.is_text and len(body) >= LEAST_BYTES:
+        coding = coding_of(request.headers.get("accept-encoding", ""))
+        if coding is not None:
+            headers["Content-Encoding"] = coding
+            body = compressed(body, coding)
+    return Response(body, media_type=kind.media_type, headers=headers)
+
+
+def format_of(
+    request: AnyRequest, possible: Sequence[Format], default: Format = Format.JSON
+) -> Format:
+    """The format that a request asks for, of those that are possible. Raises ApiError 400 or 406.
+
+    What writes was done by the time it is told of, so there `Accept` refuses nothing.
+    """
+    name = request.query_params.get("format") if request.scope["query_string"] else None
+    try:
+        return negotiate(name, request.headers.get("accept"), possible, default=default)
+    except ApiError:
+        if request.method == "GET":
+            raise
+        return default
+
+
+def meta_header(meta: dict[str, Any]) -> str:
+    """`meta` on one line of ASCII; what has parts of its own is left out where it gets too long."""
+    values = msgspec.to_builtins(meta)
+    text = _line(values)
+    if len(text) > META_BYTES and isinstance(values.get("coverage"), dict):
+        counts = {n: v for n, v in values["coverage"].items() if not isinstance(v, list)}
+        text = _line(values := values | {"coverage": counts})
+    if len(text) > META_BYTES:
+        text = _line({n: v for n, v in values.items() if not isinstance(v, list | dict)})
+    return text
+
+
+def schema_metadata(meta: dict[str, Any], following: str | None) -> dict[str, str]:
+    """`meta` and `next` as they stand in a schema."""
+    said = {"stockify.meta": _encode(meta).decode()}
+    return said if following is None else said | {"stockify.next": following}
 
 
 def entity_tag(*parts: object) -> str:
@@ -54,11 +116,12 @@ def not_modified(request: AnyRequest, tag: str) -> Response[bytes] | None:
     held = request.headers.get("if-none-match")
     if held is None:
         return None
+    tag = _tag_in(format_of(request, OF_LISTS), tag)
     bare = tag.removeprefix("W/")
     tags = [part.strip().removeprefix("W/") for part in held.split(",")]
     if "*" not in tags and bare not in tags:
         return None
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": VARY}
     return Response(b"", status_code=304, media_type=JSON_TYPE, headers=headers)
 
 
@@ -89,3 +152,39 @@ def decode_cursor(cursor: str, shape: type[Any]) -> Any:
         return msgspec.msgpack.decode(packed, type=shape)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise invalid_parameter("cursor", "not a cursor of this list") from None
+
+
+def _rows(
+    request: AnyRequest, kind: Format, data: Any, meta: dict[str, Any], following: str | None
+) -> bytes:
+    """The rows of an answer alone, as a format has them."""
+    encoded = _encode(data)
+    if kind is Format.NDJSON:
+        return to_lines(encoded)
+    elements = msgspec.json.decode(encoded)
+    rows = [row if isinstance(row, dict) else {"value": row} for row in elements]
+    columns = () if rows else _columns(request)
+    if kind is Format.CSV:
+        return to_csv(rows, columns)
+    write = to_arrow if kind is Format.ARROW else to_parquet
+    return write(rows, columns, schema_metadata(meta, following))
+
+
+def _columns(request: AnyRequest) -> tuple[str, ...]:
+    """The columns of a list in which nothing is, as far as its route tells."""
+    asked = request.query_params.get("fields")
+    query = request.route_handler.opt.get("query")
+    parameters = query.parameters if query is not None else ()
+    known = next((p for p in parameters if p.name == "fields"), None)
+    if known is None:
+        return ()
+    return tuple(known.parse(asked)) if asked else tuple(known.known)
+
+
+def _tag_in(kind: Format, tag: str) -> str:
+    """The tag of an entity in a format."""
+    return tag if kind is Format.JSON else f'{tag[:-1]}.{kind.suffix}"'
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, separators=(",", ":"))

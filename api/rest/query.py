@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from api.errors import ApiError, not_found
+from api.rest.formats import FORMATS
 from pipeline.clock import IST, to_ns
 from pipeline.errors import DecodeError
 from pipeline.models import ChainId, ContractId, parse_symbol
@@ -35,13 +36,15 @@ class Parameter(msgspec.Struct, frozen=True):
     schema: dict[str, Any]
     parse: Callable[[str], Any]
     default: Any = None
+    known: tuple[str, ...] = ()
 
 
 class Query:
-    """The parameters of a route."""
+    """The parameters of a route, and `format`, which every answer takes that is no bare one."""
 
-    def __init__(self, *parameters: Parameter) -> None:
-        self.parameters = parameters
+    def __init__(self, *parameters: Parameter, is_bare: bool = False) -> None:
+        self.parameters = parameters if is_bare else (*parameters, formats())
+        parameters = self.parameters
         self._by_name = {parameter.name: parameter for parameter in parameters}
 
     def parse(self, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def listed(name: str, description: str, *, at_most: int, known: Iterable[str] = 
             raise ValueError(f"want 1 to {at_most} names, comma-separated")
         return parts
 
-    return Parameter(name, description, {"type": "string"}, parse)
+    return Parameter(name, description, {"type": "string"}, parse, known=names)
 
 
 def instant(name: str, description: str) -> Parameter:
@@ -201,6 +204,11 @@ def text(name: str, description: str, *, at_most: int) -> Parameter:
         return value
 
     return Parameter(name, description, {"type": "string", "maxLength": at_most}, parse)
+
+
+def formats() -> Parameter:
+    """The format of the answer."""
+    return choice("format", "format of the answer, in place of what `Accept` says", *FORMATS)
 
 
 def times() -> Parameter:

@@ -64,18 +64,24 @@ _listing = (
     integer("offset", "how many of the first to leave out", default=0),
     integer("limit", "how many to list; below zero: all", default=-1),
 )
-_SUBJECTS = Query(text("subjectPrefix", "subjects that begin so", at_most=128), *_listing)
-_VERSIONS = Query(*_listing)
-_VERSION = Query(_deleted, _format)
+_SUBJECTS = Query(
+    text("subjectPrefix", "subjects that begin so", at_most=128), *_listing, is_bare=True
+)
+_VERSIONS = Query(*_listing, is_bare=True)
+_VERSION = Query(_deleted, _format, is_bare=True)
 _BY_ID = Query(
     text("subject", "only if it is registered under this subject", at_most=128),
     flag("fetchMaxId", "of no effect"),
     _format,
+    is_bare=True,
 )
-_CONFIG = Query(flag("defaultToGlobal", "the global level for a subject that is not known"))
+_CONFIG = Query(
+    flag("defaultToGlobal", "the global level for a subject that is not known"), is_bare=True
+)
 _CHECK = Query(
     flag("verbose", "say what is incompatible"),
     flag("normalize", "taken, and of no effect"),
+    is_bare=True,
 )
 
 
@@ -161,7 +167,7 @@ async def schema_by_id(request: AnyRequest, number: FromPath[str]) -> Response[b
     return bare_answer(request, {"schemaType": _SCHEMA_TYPE, "schema": found[1].schema})
 
 
-@get("/schemas/types", opt=_opt(Query(), _LIST))
+@get("/schemas/types", opt=_opt(Query(is_bare=True), _LIST))
 async def schema_types(request: AnyRequest) -> Response[bytes]:
     """The kinds of schema there are: JSON Schema."""
     return bare_answer(request, [_SCHEMA_TYPE])

@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "numba": ("pipeline.kernels",),
     "opentelemetry": ("pipeline.telemetry",),
     "prometheus_client": ("pipeline.telemetry",),
-    "pyarrow": ("pipeline.cold",),
+    "pyarrow": ("pipeline.cold", "pipeline.exports", "api.rest.arrow", "api.rest.batches"),
 }
 # The simulator checks ingest, so it may not share the code that ingest is made of.
 SIMULATOR_MAY = (
