@@ -8,8 +8,7 @@ from litestar.exceptions import HTTPException
 
 from api import health, openapi, page
 from api.access import tokens
-from api.access.auth import guard
-from api.access.limiting import limit, limit_open
+from api.access.admission import admit
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
@@ -33,7 +32,6 @@ def create_app(gateway: Gateway) -> Any:
     """The ASGI application of a gateway."""
     routes = Router(
         "/v1",
-        guards=[guard, limit],
         route_handlers=[
             chains.underlyings,
             chains.underlying_latest,
@@ -68,7 +66,7 @@ def create_app(gateway: Gateway) -> Any:
             page.licences,
         ],
         exception_handlers={HTTPException: respond, Exception: respond},
-        guards=[limit_open],
+        before_request=admit,
         openapi_config=None,
         logging_config=None,
         request_max_body_size=BODY_BYTES,

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
 
 from api.errors import ApiError
@@ -114,12 +113,7 @@ class Limiter:
 
 
 async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Counts a request by the `cost` of its route, against who was admitted. Raises ApiError 429.
-
-    Runs after the guard that admits. A socket counts when it connects.
-    """
-    if connection.scope["type"] != ScopeType.HTTP:
-        return
+    """Counts a request by its route's `cost`, against who was admitted. Raises ApiError 429."""
     state = connection.scope["state"]
     if handler.opt.get("is_unlimited"):
         state["limits"] = ()
@@ -131,14 +125,6 @@ async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     state["limits"] = headers_of(verdict.standings)
     if verdict.wait_s:
         raise too_many(verdict)
-
-
-async def limit_open(
-    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
-) -> None:
-    """The same for routes that ask for no token; others are counted once it was looked at."""
-    if "scope" not in handler.opt and "takes_key" not in handler.opt:
-        await limit(connection, handler)
 
 
 def too_many(verdict: Verdict) -> ApiError:
