@@ -129,25 +129,37 @@ def filled(
     underlying: str,
     before: Candle | None = None,
     until_ns: int | None = None,
+    *,
+    from_ns: int = 0,
+    at_most: int | None = None,
+    newest_first: bool = False,
 ) -> list[Candle]:
     """Candles with those added that their gaps lack, each at the close of the one before.
 
     Only gaps between two candles of one exchange day, where its session is open, and only lengths
     below a day. `before` is the last candle of the day before the first of these, `until_ns` the
-    start of the next after the last. An added candle has n = 0 and traded nothing.
+    start of the next after the last. An added candle has n = 0, traded nothing, and starts at
+    `from_ns` or later. Of more than `at_most` there are at least so many of the first, or with
+    `newest_first` of the last: gaps farther on are not filled.
     """
     if interval_s >= DAY_S:
         return list(candles)
+    ends: list[tuple[int, Candle | None]] = [(candle["starts"], candle) for candle in candles]
+    if until_ns is not None:
+        ends.append((until_ns, None))
+    pairs = list(zip((before, *candles), ends, strict=False))
     found: list[Candle] = []
-    previous = before
-    for candle in candles:
+    for previous, (ends_ns, candle) in reversed(pairs) if newest_first else pairs:
+        part: list[Candle] = []
         if previous is not None:
-            found += _between(previous, candle["starts"], interval_s, underlying)
-        found.append(candle)
-        previous = candle
-    if previous is not None and until_ns is not None:
-        found += _between(previous, until_ns, interval_s, underlying)
-    return found
+            added = _between(previous, ends_ns, interval_s, underlying)
+            part += [one for one in added if one["starts"] >= from_ns]
+        if candle is not None:
+            part.append(candle)
+        found += reversed(part) if newest_first else part
+        if at_most is not None and len(found) >= at_most:
+            break
+    return found[::-1] if newest_first else found
 
 
 def _between(previous: Candle, until_ns: int, interval_s: int, underlying: str) -> Iterator[Candle]:

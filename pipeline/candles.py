@@ -222,8 +222,12 @@ async def _finished(
             before["starts"] = bucket_start(before["closed_at"], page.interval_s)
             before["volume"] = before.pop("volume_total", None)
             before = {name: before[name] for name in found[0]}
-        every = filled(found, page.interval_s, series.underlying, before, page.until_ns)
-        found = [candle for candle in every if candle["starts"] >= low_ns]
+        found = filled(
+            *(found, page.interval_s, series.underlying, before, page.until_ns),
+            from_ns=low_ns,
+            at_most=page.limit,
+            newest_first=page.newest_first,
+        )
     return found[: -page.limit - 1 : -1] if page.newest_first else found[: page.limit]
 
 

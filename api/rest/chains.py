@@ -148,11 +148,7 @@ async def chain(
     header = msgspec.structs.asdict(known.header)
     atm = known.header.aggregates.atm_strike or known.header.forward or known.header.spot
     rows, n = select_rows(known.rows, known.header.n, window, atm)
-    meta = with_instants(
-        header | _position(known) | {"rows": n, "coverage": _one_snapshot(known.header.ts_ingest)},
-        query["ts"],
-    )
-    meta["coverage"] = with_instants(meta["coverage"], query["ts"])
+    meta = with_instants(header | _position(known) | {"rows": n}, query["ts"])
     return answer(request, rows, meta, tag=tag)
 
 
@@ -261,11 +257,6 @@ def _position(known: LatestChain | LatestContract | LatestUnderlying) -> dict[st
 def _contract_meta(known: LatestContract) -> dict[str, Any]:
     names = ("symbol", "chain", "ts_ingest", "ts_event", "spot", "forward")
     return {name: getattr(known, name) for name in names} | _position(known)
-
-
-def _one_snapshot(ts_ingest: int) -> dict[str, Any]:
-    """What is known of a single snapshot's coverage: it is there."""
-    return {"snapshots": 1, "ts_first": ts_ingest, "ts_last": ts_ingest, "complete": None}
 
 
 def _snapshot(symbol: str, known: Known, form: str) -> dict[str, Any]:

@@ -63,7 +63,6 @@ async def test_chain_has_every_leg_and_its_position(shared: Gateway) -> None:
     assert meta["ts_ingest"] == "2026-01-25T10:00:00.000000Z"
     assert meta["ts_enrich"] == "2026-01-25T10:00:00.001000Z"
     assert meta["forward"] == CHAIN.header.forward
-    assert meta["coverage"]["complete"] is None
     assert meta["request_id"] == response.headers["x-request-id"]
     assert body["next"] is None
 

@@ -144,6 +144,30 @@ def test_nothing_is_filled_between_sessions(known: list[buckets.Candle]) -> None
     assert buckets.filled(known, 60, "NIFTY") == known
 
 
+@pytest.mark.parametrize("at_most", range(1, 12))
+def test_fill_of_a_page_is_the_beginning_or_the_end_of_the_whole(at_most: int) -> None:
+    asked: Any = (
+        [candle(5), candle(6), candle(9)],
+        60,
+        "NIFTY",
+        candle(2),
+        OPENING + 12 * MINUTE_NS,
+    )
+    whole = buckets.filled(*asked)
+    assert [(one["starts"] - OPENING) // MINUTE_NS for one in whole] == list(range(3, 12))
+    first = buckets.filled(*asked, at_most=at_most)
+    assert first[:at_most] == whole[:at_most]
+    last = buckets.filled(*asked, at_most=at_most, newest_first=True)
+    assert last[-at_most:] == whole[-at_most:]
+    assert buckets.filled(*asked, from_ns=OPENING + 4 * MINUTE_NS) == whole[1:]
+
+
+def test_gaps_behind_a_page_are_not_filled() -> None:
+    known = [candle(n) for n in range(0, 300, 60)]
+    assert len(buckets.filled(known, 60, "NIFTY", at_most=2)) == 61
+    assert len(buckets.filled(known, 60, "NIFTY", at_most=2, newest_first=True)) == 60
+
+
 def test_fill_reaches_from_the_candle_before_to_the_one_after() -> None:
     found = buckets.filled([candle(5)], 60, "UNLISTED", candle(2, 90.0), OPENING + 8 * MINUTE_NS)
     assert [(one["starts"] - OPENING) // MINUTE_NS for one in found] == [3, 4, 5, 6, 7]
