@@ -3,10 +3,11 @@
 What changed is found out once a group, and encoded once. Nothing here reads Redis or waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from api.live.backlog import Backlog
 from api.live.channels import Channel, Form, Kind
+from api.live.deltas import delta_of
 from api.live.messages import Packet, State, select_fields, snapshot_packet, update_packet
 from api.live.outbox import Audience, Outbox
 
@@ -60,9 +61,11 @@ class Group:
         merged, self._seen = max(1, changes - self._seen), changes
         if before is None or before.position.epoch != state.position.epoch:
             return None
-        changed = [row for name, row in self._rows.items() if previous_rows.get(name) != row]
+        changed = {name: row for name, row in self._rows.items() if previous_rows.get(name) != row}
         removed = [name for name in previous_rows if name not in self._rows]
-        return update_packet(self.channel.name, before, state, changed, removed, merged)
+        whole = _shortened(changed, previous_rows) if self.form.is_delta else None
+        rows = changed.values()
+        return update_packet(self.channel.name, before, state, rows, removed, merged, whole)
 
     def lose(self, state: State, changes: int) -> None:
         """Go on to a state over updates that were lost: every member is told, and gets it whole."""
@@ -149,6 +152,21 @@ def replayed(own: Group, states: Sequence[State], first: int, last: int) -> list
     packets = [own.advance(state, number) for number, state in enumerate(states[1:], 1)]
     whole = [packet for packet in packets if packet is not None]
     return whole if len(whole) == len(packets) else None
+
+
+def _shortened(changed: dict[str, bytes], before: Mapping[str, bytes]) -> list[str]:
+    """Put deltas in the place of the rows that were there; the names of those that have none."""
+    whole = []
+    for name, row in changed.items():
+        held = before.get(name)
+        if held is None:
+            continue  # it is new to every client
+        delta = delta_of(held, row)
+        if delta is None:
+            whole.append(name)
+        else:
+            changed[name] = delta
+    return whole
 
 
 def _order(state: State) -> tuple[int, int]:

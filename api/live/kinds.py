@@ -1,11 +1,10 @@
 """The kinds of channels there are. A new kind is a `Kind` in a file of its own, and a line here."""
 
-from api.live.channels import Channel, Kind, Lookup, Reader, Refused
+from api.live.bands import BAND
+from api.live.channels import Channel, Kind, Reader, Refused
 from api.live.messages import chain_state, contract_state, underlying_state
-from pipeline.errors import DecodeError
-from pipeline.models import ChainId, ContractId, parse_symbol
-
-_NEAREST = "-nearest"
+from api.live.metrics import ANALYTICS
+from api.live.names import chain_of, is_listed, nearest_chain, symbol_of
 
 
 def parse_channel(name: str) -> Channel:
@@ -16,43 +15,6 @@ def parse_channel(name: str) -> Channel:
         there = ", ".join(f"{each}:" for each in KINDS)
         raise Refused("unknown_channel", f"there are: {there}")
     return Channel(kind, found.parse(rest))
-
-
-def symbol_of(kind: str, text: str) -> str:
-    """The text, where it is the symbol of such a thing. Raises Refused."""
-    try:
-        parts = parse_symbol(text)
-    except DecodeError as error:
-        raise Refused("malformed_channel", str(error)[:200]) from None
-    actual = {ContractId: "contract", ChainId: "chain"}.get(type(parts), "underlying")
-    if kind != actual:
-        raise Refused("malformed_channel", f"{text[:80]!r} is no {kind}")
-    return text
-
-
-def is_listed(symbol: str, lookup: Lookup) -> bool:
-    """Whether a symbol that has no value yet will have one."""
-    parts = parse_symbol(symbol)
-    if isinstance(parts, str):
-        return parts in lookup.underlyings or parts in lookup.catalog.underlyings()
-    card = lookup.catalog.listed.get(parts.underlying)
-    is_there = card is not None and parts.expiry.isoformat() in card.expiries
-    return isinstance(parts, ChainId) and is_there
-
-
-async def nearest_chain(rest: str, lookup: Lookup) -> list[str]:
-    """The chain that `NIFTY-nearest` means now; any other as it is. Raises Refused."""
-    if not rest.endswith(_NEAREST):
-        return [rest]
-    underlying = rest.removesuffix(_NEAREST)
-    symbol = lookup.catalog.nearest(underlying, lookup.now_ns)
-    if symbol is None:
-        raise Refused("unknown_symbol", f"no chain of {underlying[:40]!r} is known")
-    return [symbol]
-
-
-def _chain(rest: str) -> str:
-    return rest if rest.endswith(_NEAREST) else symbol_of("chain", rest)
 
 
 def _underlying(rest: str) -> str:
@@ -81,7 +43,7 @@ def _contract_reader(rest: str) -> Reader:
 
 CHAIN = Kind(
     "chain",
-    _chain,
+    chain_of,
     _same,
     _chain_reader,
     is_listed,
@@ -94,4 +56,6 @@ CONTRACT = Kind(
 )
 UNDERLYING = Kind("underlying", _underlying, _same, _underlying_reader, is_listed, resumes=True)
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (UNDERLYING, CHAIN, CONTRACT)}
+_ALL = (UNDERLYING, CHAIN, CONTRACT, BAND, ANALYTICS)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

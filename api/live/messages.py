@@ -20,12 +20,16 @@ _pack = msgspec.msgpack.Encoder()
 
 
 class State(msgspec.Struct, frozen=True):
-    """A symbol's newest value, cut into what a message is made of; `rows` by symbol, as JSON."""
+    """A symbol's newest value, cut into what a message is made of; `rows` by symbol, as JSON.
+
+    `strikes` are those of a moving band: updates tell which entered it and which left.
+    """
 
     position: Position
     ts_ingest: int
     header: bytes | None
     rows: dict[str, bytes]
+    strikes: tuple[float, ...] | None = None
 
 
 class _Chain(msgspec.Struct):
@@ -126,9 +130,18 @@ def snapshot_packet(channel: str, state: State, rows: Mapping[str, bytes]) -> Pa
 
 
 def update_packet(
-    channel: str, before: State, after: State, rows: Iterable[bytes], removed: list[str], n: int
+    channel: str,
+    before: State,
+    after: State,
+    rows: Iterable[bytes],
+    removed: list[str],
+    n: int,
+    whole: list[str] | None = None,
 ) -> Packet:
-    """What changed from one state to a later one; `n` is how many updates it merges."""
+    """What changed from one state to a later one; `n` is how many updates it merges.
+
+    Rows are deltas where there is a `whole`: the names of those that nevertheless are not.
+    """
     prev, seq = before.position.seq, after.position.seq
     message: dict[str, Any] = {
         "type": "update",
@@ -143,6 +156,14 @@ def update_packet(
     }
     if removed:
         message["removed"] = removed
+    if whole is not None:
+        message["delta"] = True
+    if whole:
+        message["whole"] = whole
+    if after.strikes is not None and before.strikes != after.strikes:
+        held = before.strikes or ()
+        message["entered"] = [strike for strike in after.strikes if strike not in held]
+        message["left"] = [strike for strike in held if strike not in after.strikes]
     return Packet(channel, _json.encode(message), prev=prev, seq=seq, n=n)
 
 

@@ -43,7 +43,8 @@ class Since(msgspec.Struct, frozen=True):
 class Subscribe(_Operation, frozen=True):
     """Asks for channels; `fields` cuts the rows of chains and contracts.
 
-    `slow` is what becomes of updates for which there is no room.
+    `slow` is what becomes of updates for which there is no room. With `delta` the rows of updates
+    carry their key and the fields that changed.
     """
 
     channels: list[str]
@@ -51,6 +52,7 @@ class Subscribe(_Operation, frozen=True):
     fields: list[str] = []
     slow: Slow = "conflate"
     since: dict[str, Since] = {}
+    delta: bool = False
 
 
 class Unsubscribe(_Operation, frozen=True):

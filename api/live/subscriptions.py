@@ -42,7 +42,7 @@ class Subscriptions:
 
         Raises Refused for fields that do not exist, BusUnavailable and DecodeError.
         """
-        form = Form(operation.interval_ms, _fields(operation))
+        form = Form(operation.interval_ms, _fields(operation), operation.delta)
         refused: _Refusals = []
         resolved: dict[str, str | list[str]] = {}
         latest = self._gateway.latest
