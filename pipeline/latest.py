@@ -20,6 +20,10 @@ from pipeline.models import ChainHeader, ChainId, ContractId, Expiries, parse_sy
 from pipeline.runtime import Redis
 from pipeline.topics import LATEST_TTL_S, Topics
 
+# Each reading has a connection of its own, and a client has a hundred: of a crowd that comes at
+# once, as after a restart, the others wait their turn and are not turned away.
+READERS = 32
+
 # KEYS: chain position, underlying position, catalog, chain, underlying, contracts...
 # ARGV: position, TTL in s, catalog field, card, then channel and text of the chain, of the
 # underlying and of each contract, last 1 where the underlying is to be written. Positions are
@@ -181,6 +185,7 @@ class Latest:
     def __init__(self, redis: Redis, topics: Topics) -> None:
         self._redis = redis
         self._topics = topics
+        self._turns = asyncio.Semaphore(READERS)
 
     async def ping(self) -> None:
         """Whether Redis answers."""
@@ -204,7 +209,9 @@ class Latest:
 
         async def read(shard: int, indices: list[int]) -> None:
             keys = [key(symbols[index], shard) for index in indices]
-            for index, text in zip(indices, await _asked(self._redis.mget(keys)), strict=True):
+            async with self._turns:
+                texts = await _asked(self._redis.mget(keys))
+            for index, text in zip(indices, texts, strict=True):
                 found[index] = text
 
         if len(by_shard) == 1:
@@ -218,9 +225,9 @@ class Latest:
         chains: dict[str, ChainCard] = {}
         listed: dict[str, UnderlyingCard] = {}
         for shard in range(self._topics.shards):
-            for field, text in (
-                await _asked(self._redis.hgetall(self._topics.catalog(shard)))
-            ).items():
+            async with self._turns:
+                fields = await _asked(self._redis.hgetall(self._topics.catalog(shard)))
+            for field, text in fields.items():
                 symbol = field.decode()
                 if isinstance(parse_symbol(symbol), ChainId):
                     chains[symbol] = _decode(text, ChainCard)

@@ -1,7 +1,6 @@
 """`/v1/ws` over a real gateway and a real Valkey: the protocol and its outages."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from api.gateway import Limits
 from pipeline.models import EnrichedChain
-from tests.support import gateway, servers
+from tests.support import feed, gateway, servers
 from tests.support.gateway import CHAIN, QUICK, Gateway, moved, until_true
 
 CHANNEL = "chain:NIFTY-20260127"
@@ -242,34 +241,13 @@ async def test_server_that_tells_of_no_changes_is_read_by_timer(tmp_path: Path) 
             await first.redis.config_set("notify-keyspace-events", "")
         async with gateway.running(server.url) as served, served.client() as client:
             await served.publish(CHAIN, 5)
-            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=100)
             await client.of("snapshot", CHANNEL)
             await served.publish(moved(CHAIN, seconds=3), 6)
             assert (await client.of("update", CHANNEL))["seq"] == 6
             ready = (await served.http.get("/readyz")).json()
             assert ready["checks"]["notifications"]["is_up"] is False
             assert any("notify-keyspace-events" in reason for reason in ready["reasons"])
-
-
-async def _stalled(served: Gateway) -> socket.socket:
-    """A raw connection that subscribes and then reads nothing at all."""
-    raw = socket.socket()
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    raw.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, ("127.0.0.1", served.settings.gateway_port))
-    request = (
-        "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        f"Authorization: Bearer {served.token()}\r\n\r\n"
-    )
-    await loop.sock_sendall(raw, request.encode())
-    assert b" 101 " in await loop.sock_recv(raw, 64)
-    message = json.dumps({"op": "subscribe", "channels": [CHANNEL], "interval_ms": 0}).encode()
-    assert len(message) < 126
-    await loop.sock_sendall(raw, bytes((0x81, 0x80 | len(message))) + bytes(4) + message)
-    return raw
 
 
 def _clients(served: Gateway) -> float:
@@ -288,7 +266,7 @@ def _is_open(served: Gateway, client: socket.socket) -> bool:
 
 
 async def test_stalled_client_is_cut_and_hurts_nobody(served: Gateway) -> None:
-    sloth = await _stalled(served)
+    sloth = await feed.stalled(served)
     try:
         async with served.client() as healthy:
             await healthy.ask("subscribe", channels=[CHANNEL], interval_ms=0)

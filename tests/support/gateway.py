@@ -93,7 +93,7 @@ class Client:
                 assert isinstance(data, bytes)
                 self._waiting = msgspec.msgpack.decode(data, type=list[dict[str, Any]])
             else:
-                self._waiting = json.loads(data)
+                self._waiting = msgspec.json.decode(data)
                 assert isinstance(self._waiting, list)
         return self._waiting.pop(0)
 
