@@ -36,14 +36,20 @@ class _Skip:
 class Backlog:
     """One client's queue. `ready` is set while there is something to send.
 
-    `is_over` says that there was no room for a channel whose client would rather be cut.
+    `cut` is called when there is no room for a channel whose client would rather be cut.
     """
 
-    def __init__(self, *, is_msgpack: bool, limit_bytes: int = BACKLOG_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        is_msgpack: bool,
+        limit_bytes: int = BACKLOG_BYTES,
+        cut: Callable[[], None] | None = None,
+    ) -> None:
         self.is_msgpack = is_msgpack
         self.ready = asyncio.Event()
         self.skipped = 0
-        self.is_over = False
+        self._cut = cut
         self._limit_bytes = limit_bytes
         self._controls: deque[bytes] = deque()
         self._replayed: deque[Packet] = deque()
@@ -204,9 +210,8 @@ class Backlog:
     def _overflow(self, packet: Packet) -> None:
         """No room for an update: by the choice of its channel, and of those that take the room."""
         slow = self._slow.get(packet.channel, "conflate")
-        if slow == "disconnect":
-            self.is_over = True
-            return
+        if slow == "disconnect" and self._cut is not None:
+            self._cut()
         if slow == "conflate":
             kept = []
             for one in self._waiting():

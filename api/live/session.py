@@ -55,7 +55,9 @@ class Session:
     def __init__(self, gateway: Gateway, *, is_msgpack: bool = False, address: str = "") -> None:
         self.is_msgpack = is_msgpack
         self.end: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
-        self.backlog = Backlog(is_msgpack=is_msgpack, limit_bytes=gateway.limits.backlog_bytes)
+        self.backlog = Backlog(
+            is_msgpack=is_msgpack, limit_bytes=gateway.limits.backlog_bytes, cut=self._cut
+        )
         self.subscriptions = Subscriptions(gateway, self.backlog)
         self.principal: Principal | None = None
         self._gateway = gateway
@@ -220,12 +222,10 @@ class Session:
     async def take(self) -> list[bytes]:
         """The messages to send next, once there are any; a heartbeat after a while without.
 
-        Whoever takes calls `sent` when the client has them. Raises Closing.
+        Whoever takes calls `sent` when the client has them.
         """
         while True:
             await self.backlog.ready.wait()
-            if self.backlog.is_over:
-                raise Closing(STALLED, "too much was waiting, and the channel is to be cut then")
             self._gateway.hub.deliver()  # no update may come behind a snapshot that has it
             messages = self.backlog.take(self.subscriptions.snapshot)
             if messages:
@@ -234,7 +234,7 @@ class Session:
 
     def take_batch(self) -> Batch | None:
         """The updates to send next, where there is nothing else to send; waits for nothing."""
-        batch = None if self.backlog.is_over else self.backlog.take_batch()
+        batch = self.backlog.take_batch()
         if batch is not None:
             self._sending_since = time.monotonic()
         return batch
@@ -244,6 +244,9 @@ class Session:
         self._sending_since = None
         self._taken_at = time.monotonic()
         self._gateway.messages_sent.add(count)
+
+    def _cut(self) -> None:
+        end_session(self.end, Closing(STALLED, "too much was waiting"))
 
     def _beat(self) -> None:
         """See to it that an idle client hears something, and that a stalled one is cut."""

@@ -1,14 +1,18 @@
 """`/v1/ws` over a real gateway: who may come in, and what a session may say."""
 
 import json
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import websockets
 
 from api.gateway import Limits
+from pipeline.credentials import Principal
+from pipeline.keys import Tickets
 from tests.support import gateway
-from tests.support.gateway import CHAIN, QUICK, Gateway
+from tests.support.gateway import CHAIN, QUICK, Gateway, moved, until_true
 
 CHANNEL = "chain:NIFTY-20260127"
 
@@ -86,6 +90,50 @@ async def test_own_and_listed_origins_may_connect(valkey: str) -> None:
         for origin in (own, listed):
             async with served.client(origin=websockets.Origin(origin)) as client:
                 assert (await client.ask("ping"))["type"] == "pong"
+
+
+async def test_ticket_lets_one_session_in(served: Gateway) -> None:
+    principal = Principal(
+        subject="desk",
+        scopes=frozenset({"live"}),
+        expires=time.time() + 60,
+        token_id="t1",
+        issued=time.time(),
+    )
+    ticket = await Tickets(served.redis).issue(principal)
+    url = f"{served.socket_url}?ticket={ticket}"
+    async with websockets.connect(url) as connection:
+        first = gateway.Client(connection)
+        ack = await first.until(lambda message: message["type"] == "ack")
+        assert (ack["op"], ack["scopes"]) == ("auth", ["live"])
+        async with websockets.connect(url) as again:
+            assert await gateway.Client(again).closed() == 4401
+        assert (await first.ask("subscribe", channels=[CHANNEL]))["refused"] == []
+
+
+async def test_sessions_beyond_the_bound_are_closed_until_one_ends(valkey: str) -> None:
+    async with gateway.running(valkey, gateway_sessions=1) as served:
+        async with served.client(), served.client(is_authenticated=False) as second:
+            await second.send("auth", token=served.token())
+            assert await second.closed() == 4409
+        await until_true(lambda: served.telemetry.report()["gauges"]["clients"] == 0)
+        async with served.client() as third:
+            assert (await third.ask("ping"))["type"] == "pong"
+
+
+async def test_client_that_would_rather_be_cut_is_cut(valkey: str) -> None:
+    async with gateway.running(valkey, limits=Limits(backlog_bytes=40_000)) as served:
+        await served.publish(CHAIN, 5)
+        options: dict[str, Any] = {"max_queue": 1, "compression": None}
+        async with served.client(**options) as client:
+            await client.ask("subscribe", channels=[CHANNEL], interval_ms=0, slow="disconnect")
+            chain, seq = CHAIN, 5
+            while served.telemetry.report()["gauges"]["clients"]:
+                assert seq < 1_000
+                seq += 1
+                chain = moved(chain, seconds=1, last=dict.fromkeys(range(42), float(seq)))
+                await served.publish(chain, seq)
+            assert await client.closed() == 4008
 
 
 # Bad input

@@ -103,3 +103,88 @@ def test_forgotten_channel_is_sent_no_more() -> None:
     backlog.forget("chain:A")
     backlog.forget("chain:C")
     assert [message["channel"] for message in taken(backlog)] == ["chain:B"]
+
+
+def test_who_would_rather_skip_keeps_what_waits() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    backlog.choose("chain:A", "skip")
+    for seq in range(1, 31):
+        backlog.offer(update(seq))
+    *kept, notice, whole = taken(backlog)
+    assert [message["seq"] for message in kept] == list(range(1, len(kept) + 1))
+    assert (notice["from"], notice["to"]) == (len(kept), 30)
+    assert notice["n"] == 30 - len(kept) > 0
+    assert whole["type"] == "snapshot"
+
+
+def test_who_would_rather_be_cut_is_cut_when_there_is_no_room() -> None:
+    cuts: list[str] = []
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000, cut=lambda: cuts.append("cut"))
+    backlog.choose("chain:A", "disconnect")
+    backlog.offer(update(1, size=900))
+    assert cuts == []
+    backlog.offer(update(2, size=900))
+    assert cuts == ["cut"]
+
+
+def test_one_channel_that_is_conflated_takes_nothing_from_one_that_skips() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    backlog.choose("chain:B", "skip")
+    backlog.offer(update(1, channel="chain:B"))
+    backlog.offer(update(1, size=600))
+    backlog.offer(update(2, size=600))
+    assert [(one["type"], one["channel"]) for one in taken(backlog)] == [
+        ("update", "chain:B"),
+        ("skipped", "chain:A"),
+        ("snapshot", "chain:A"),
+    ]
+
+
+def test_updates_of_a_held_channel_wait_behind_earlier_ones() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.hold("chain:A")
+    backlog.offer(update(3))
+    backlog.offer(update(1, channel="chain:B"))
+    assert [message["channel"] for message in taken(backlog)] == ["chain:B"]
+    assert backlog.release("chain:A", [update(1), update(2)])
+    backlog.offer(update(4))
+    assert [message["seq"] for message in taken(backlog)] == [1, 2, 3, 4]
+
+
+def test_what_is_sent_again_does_not_count_against_the_bound() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    backlog.hold("chain:A")
+    assert backlog.release("chain:A", [update(seq, size=300) for seq in range(1, 21)])
+    backlog.offer(update(21))
+    assert [message["seq"] for message in taken(backlog)] == list(range(1, 22))
+
+
+def test_too_much_to_send_again_is_refused_whole() -> None:
+    backlog = Backlog(is_msgpack=False, limit_bytes=1_000)
+    backlog.hold("chain:A")
+    assert not backlog.release("chain:A", [update(seq, size=1_000) for seq in range(1, 21)])
+    assert taken(backlog) == []
+
+
+def test_held_channel_that_is_owed_a_snapshot_is_not_released() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.hold("chain:A")
+    backlog.owe("chain:A")
+    assert not backlog.release("chain:A", [update(1)])
+    assert kinds(backlog) == ["snapshot"]
+
+
+def test_lost_updates_are_told_from_the_last_one_that_was_sent() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.offer(update(4))
+    backlog.miss("chain:A", 4, 9)
+    notice, whole = taken(backlog)
+    assert (notice["from"], notice["to"], notice["n"], notice["reason"]) == (3, 9, None, "lost")
+    assert whole["type"] == "snapshot"
+
+
+def test_loss_is_no_news_to_who_knows_nothing_yet() -> None:
+    backlog = Backlog(is_msgpack=False)
+    backlog.owe("chain:A")
+    backlog.miss("chain:A", 4, 9)
+    assert kinds(backlog) == ["snapshot"]
