@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import Settings
 from pipeline.limits import Allowance, Bucket, Rate, Sessions
+from pipeline.limits import sessions as sessions_room
 from pipeline.runtime import cancel, connect
 from pipeline.streams.links import Link
 from pipeline.topics import Topics
@@ -165,3 +166,19 @@ async def test_sessions_of_a_process_that_ends_are_given_back(valkey: str) -> No
 async def test_without_redis_each_process_counts_its_own_sessions() -> None:
     async with sessions(f"redis://127.0.0.1:{free_port()}/0", 2) as part:
         assert [await part.enter("asha") for _session in range(3)] == [True, True, False]
+
+
+async def test_sessions_of_a_killed_process_are_forgotten(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_room, "TTL_S", 0.3)
+    client = connect(Settings(redis_url=valkey), retries=0)
+    try:
+        assert await Sessions(client, Topics(), 1).enter("asha")  # and nothing is heard of it again
+        other = Sessions(client, Topics(), 1)
+        assert not await other.enter("asha")
+        async with asyncio.timeout(WAIT_S):
+            while not await other.enter("asha"):
+                await asyncio.sleep(0.02)
+    finally:
+        await client.aclose()

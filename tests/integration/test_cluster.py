@@ -15,11 +15,12 @@ from pipeline.config import Settings
 from pipeline.entries import NewEntry
 from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.latest import Latest
-from pipeline.limits import Budget
+from pipeline.limits import Allowance, Bucket, Budget, Rate, Sessions
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Redis, cancel, connect, connect_to
 from pipeline.schemas import SCHEMAS
 from pipeline.streams import consume
+from pipeline.streams.links import Link
 from pipeline.topics import Topics, heartbeat
 from pipeline.watch import Watch
 from stockify.engines import servers
@@ -63,6 +64,22 @@ async def test_each_shard_is_asked_of_its_owner(
     assert len(ports) == 3
 
 
+async def test_any_two_buckets_are_asked_of_one_node_in_one_call(cluster: ValkeyCluster) -> None:
+    link = Link(clusters.settings(cluster), TOPICS.client_limit("", ""), "tester")
+    allowance = Allowance(link, TOPICS)
+    rate = Rate(0.1, 50)
+    try:
+        asked = [
+            (Bucket("subject", f"s{number}", rate), Bucket("address", "192.0.2.1", rate))
+            for number in range(60)
+        ]
+        verdicts = await asyncio.gather(*(allowance.take(both, 1) for both in asked))
+        assert sum(verdict.wait_s == 0 for verdict in verdicts) == rate.burst
+        assert not allowance.is_local
+    finally:
+        await allowance.close()
+
+
 async def test_every_room_that_asks_redis_works_on_a_cluster(redis: ClusterRedis) -> None:
     chains_of_all = [chains.enriched(3, underlying=name) for name in UNDERLYINGS]
     for number, chain in enumerate(chains_of_all):
@@ -75,6 +92,8 @@ async def test_every_room_that_asks_redis_works_on_a_cluster(redis: ClusterRedis
     budget = Budget(redis, TOPICS, "account", 5.0)
     assert await budget.take() == 0
     assert await budget.take(longest_wait_s=1.0) is None
+    assert await Sessions(redis, TOPICS, 1).enter("asha")
+    assert not await Sessions(redis, TOPICS, 1).enter("asha")
     await schemas.register(redis, list(SCHEMAS.values()))
     await schemas.register(redis, list(SCHEMAS.values()))
     registry = schemas.Registry(redis)
