@@ -62,7 +62,9 @@ class Group:
         if before is None or before.position.epoch != state.position.epoch:
             return None
         changed = {name: row for name, row in self._rows.items() if previous_rows.get(name) != row}
-        removed = [name for name in previous_rows if name not in self._rows]
+        removed: list[str] = []
+        if self._rows.keys() != previous_rows.keys():
+            removed = [name for name in previous_rows if name not in self._rows]
         whole = _shortened(changed, previous_rows) if self.form.is_delta else None
         rows = changed.values()
         return update_packet(self.channel.name, before, state, rows, removed, merged, whole)

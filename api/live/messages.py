@@ -49,6 +49,34 @@ class _Contract(msgspec.Struct):
     row: msgspec.Raw
 
 
+class _LegHeader(msgspec.Struct):
+    """What the header of a contract's messages says of its chain."""
+
+    chain: str
+    ts_ingest: int
+    ts_event: int | None
+    spot: float | None
+    forward: float | None
+
+
+class _Update(msgspec.Struct, tag_field="type", tag="update"):
+    """An update as it is encoded; what is unset is left out."""
+
+    channel: str
+    epoch: str
+    prev: int
+    seq: int
+    n: int
+    as_of: str
+    header: Any
+    rows: msgspec.Raw
+    removed: list[str] | msgspec.UnsetType = msgspec.UNSET
+    delta: bool | msgspec.UnsetType = msgspec.UNSET
+    whole: list[str] | msgspec.UnsetType = msgspec.UNSET
+    entered: list[float] | msgspec.UnsetType = msgspec.UNSET
+    left: list[float] | msgspec.UnsetType = msgspec.UNSET
+
+
 class _Underlying(msgspec.Struct):
     symbol: str
     position: Position
@@ -80,9 +108,9 @@ def chain_state(text: bytes) -> State:
 def contract_state(text: bytes) -> State:
     """The state in a contract's latest text. Raises msgspec.MsgspecError."""
     leg = _decode_contract(text)
-    names = ("chain", "ts_ingest", "ts_event", "spot", "forward")
-    header = _json.encode({name: getattr(leg, name) for name in names})
-    return State(leg.position, leg.ts_ingest, header, {leg.symbol: bytes(leg.row)})
+    header = _LegHeader(leg.chain, leg.ts_ingest, leg.ts_event, leg.spot, leg.forward)
+    rows = {leg.symbol: bytes(leg.row)}
+    return State(leg.position, leg.ts_ingest, _json.encode(header), rows)
 
 
 def underlying_state(text: bytes) -> State:
@@ -143,27 +171,26 @@ def update_packet(
     Rows are deltas where there is a `whole`: the names of those that nevertheless are not.
     """
     prev, seq = before.position.seq, after.position.seq
-    message: dict[str, Any] = {
-        "type": "update",
-        "channel": channel,
-        "epoch": after.position.epoch,
-        "prev": prev,
-        "seq": seq,
-        "n": n,
-        "as_of": to_rfc3339(after.ts_ingest),
-        **_header(after),
-        "rows": _array(rows),
-    }
+    message = _Update(
+        channel,
+        after.position.epoch,
+        prev,
+        seq,
+        n,
+        to_rfc3339(after.ts_ingest),
+        msgspec.UNSET if after.header is None else msgspec.Raw(after.header),
+        _array(rows),
+    )
     if removed:
-        message["removed"] = removed
+        message.removed = removed
     if whole is not None:
-        message["delta"] = True
+        message.delta = True
     if whole:
-        message["whole"] = whole
+        message.whole = whole
     if after.strikes is not None and before.strikes != after.strikes:
         held = before.strikes or ()
-        message["entered"] = [strike for strike in after.strikes if strike not in held]
-        message["left"] = [strike for strike in held if strike not in after.strikes]
+        message.entered = [strike for strike in after.strikes if strike not in held]
+        message.left = [strike for strike in held if strike not in after.strikes]
     return Packet(channel, _json.encode(message), prev=prev, seq=seq, n=n)
 
 
