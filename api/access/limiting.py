@@ -22,6 +22,7 @@ from pipeline.streams.links import Link
 from pipeline.topics import Topics
 
 FAILURE_COST = 20  # guessing tokens is twenty times as dear as using one
+PAST_COST = 5  # where a parameter turns a question for the newest to what is stored
 CONNECT_COST = 5  # a handshake costs the gateway about that many small requests
 _ANSWERED = 1  # an answer that no route had a hand in: 404, 405, a preflight
 _IPV6_PREFIX = 64  # what one customer is given; within it addresses are free
@@ -121,7 +122,10 @@ async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     principal = state.get("principal")
     limiter: Limiter = connection.app.state.gateway.limiter
     subject = principal.subject if principal is not None else None
-    verdict = await limiter.take(subject, state["address"], handler.opt.get("cost", 1))
+    cost = handler.opt.get("cost", 1)
+    if any(name in connection.query_params for name in handler.opt.get("scope_with", ())):
+        cost = max(cost, PAST_COST)
+    verdict = await limiter.take(subject, state["address"], cost)
     state["limits"] = headers_of(verdict.standings)
     if verdict.wait_s:
         raise too_many(verdict)

@@ -116,6 +116,10 @@ async def test_costs_are_weighted(valkey: str) -> None:
     async with limited(valkey) as served:
         response = await served.get("/readyz")
         assert '"address";r=55' in response.headers["ratelimit"]
+        chain = "/v1/chains/NIFTY/2026-01-27"
+        for path, left in ((chain, 54), (f"{chain}?as_of=2026-01-27", 49)):
+            response = await served.get(path)
+            assert f'"address";r={left}' in response.headers["ratelimit"]
 
 
 async def test_zero_is_no_limit(valkey: str) -> None:
