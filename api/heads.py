@@ -15,6 +15,7 @@ from api.errors import PROBLEM_TYPE, ApiError, problem_body
 
 HEAD_BYTES = 16 * 1024  # a token is 4 kB at most, a query 8 kB
 HEAD_FIELDS = 100
+CONNECTION = "stockify.connection"  # what a request may know of its connection, an extension
 HEAD_S = 10.0  # for a whole head; who sends it by the byte holds a connection
 
 
@@ -63,6 +64,10 @@ class Protocol(HttpToolsProtocol):
         """The head is whole."""
         self._head_is_over()
         super().on_headers_complete()
+        is_head = self.scope["method"] == "HEAD"
+        lent = {"abort": self.transport.abort, "is_head": is_head}
+        extensions: Any = {CONNECTION: lent}
+        self.scope["extensions"] = extensions
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""

@@ -235,17 +235,23 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
     The route names its scope in `opt["scope"]`, and in `opt["scope_with"]` the scope that it needs
     instead when a query parameter is given; `ANY_SCOPE` asks for a token alone, and a route that
-    `takes_key` for none, and a question for the methods asks nothing. A coroutine, because others
+    `takes_key` for none, one that `takes_ticket` for a stream ticket where there is no header, and
+    a question for the methods asks nothing. A coroutine, because others
     are sent to a thread.
     """
     if handler.opt.get("takes_key") or connection.scope.get("method") == "OPTIONS":
         return
-    token = bearer_token(authorization_of(connection))
+    header = authorization_of(connection)
+    ticket = connection.query_params.get("ticket") if handler.opt.get("takes_ticket") else None
+    verifier: Verifier = connection.app.state.gateway.verifier
     scope = handler.opt["scope"]
     for name, instead in handler.opt.get("scope_with", {}).items():
         if name in connection.query_params:
             scope = instead
-    principal = await connection.app.state.gateway.verifier.admit(token)
+    if header is None and ticket is not None:
+        principal = await verifier.redeem(ticket)
+    else:
+        principal = await verifier.admit(bearer_token(header))
     if scope != ANY_SCOPE:
         demand(principal, scope)
     connection.scope["state"]["principal"] = principal

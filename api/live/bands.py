@@ -18,7 +18,7 @@ from api.live.names import chain_of, is_listed, nearest_chain
 
 MARGIN = 0.1  # of the distance to the next strike, beyond the middle between the two
 MOST_STRIKES = 200  # to each side; more is the whole chain
-_WIDTH = re.compile(r"atm(?:±|\+-)(\d{1,3})", re.ASCII)
+_WIDTH = re.compile(r"atm(?:±|[+ ]-)(\d{1,3})", re.ASCII)  # in a query + is a space
 
 
 class _Money(msgspec.Struct):

@@ -94,7 +94,7 @@ class Session:
             principal = await self._gateway.verifier.admit(token)
         except ApiError as error:
             raise self._refusal(error) from None
-        return await self._let_in(principal)
+        return await self.let_in(principal)
 
     async def redeem(self, ticket: str) -> dict[str, Any]:
         """Let the client in by a stream ticket, which is used up. Raises Closing."""
@@ -104,7 +104,7 @@ class Session:
             raise self._refusal(error) from None
         except (BusUnavailable, DecodeError):
             raise Closing(RESTART, "tickets cannot be looked up now") from None
-        return await self._let_in(principal)
+        return await self.let_in(principal)
 
     def _refusal(self, error: ApiError) -> Closing:
         code = {403: FORBIDDEN, 503: RESTART}.get(error.status, UNAUTHENTICATED)
@@ -112,7 +112,8 @@ class Session:
             self._gateway.limiter.fail(self._address)
         return Closing(code, error.detail)
 
-    async def _let_in(self, principal: Principal) -> dict[str, Any]:
+    async def let_in(self, principal: Principal) -> dict[str, Any]:
+        """Let in a client whose token or ticket was verified. Raises Closing."""
         try:
             demand(principal, "live")
         except ApiError as error:

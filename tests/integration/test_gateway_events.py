@@ -1,0 +1,196 @@
+"""The live feed as server-sent events: the messages of the socket, over real gateways."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from tests.support import gateway
+from tests.support.events import streaming
+from tests.support.feed import CHANNEL, CONTRACT, Held, Market, market
+from tests.support.gateway import CHAIN, QUICK, Gateway, moved, until_true
+
+UNDERLYING = "underlying:NIFTY"
+
+
+@pytest.fixture
+async def served(valkey: str) -> AsyncIterator[Gateway]:
+    async with gateway.running(valkey, limits=QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+async def trading(valkey: str) -> AsyncIterator[Market]:
+    async with market(valkey) as running:
+        yield running
+
+
+async def test_stream_has_the_messages_of_the_socket(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=100)
+        async with streaming(served, CHANNEL, interval_ms=100) as events:
+            assert events.answer.headers["content-type"].startswith("text/event-stream")
+            assert events.answer.headers["cache-control"] == "no-store"
+            assert (await events.next())["type"] == "hello"
+            ack = await events.next()
+            assert (ack["type"], ack["channels"], ack["refused"]) == ("ack", [CHANNEL], [])
+            assert events.retry_ms > 0
+            assert await events.next() == await client.of("snapshot", CHANNEL)
+            await served.publish(moved(CHAIN, seconds=1, last={3: 7.5}), 2)
+            update = await events.of("update", CHANNEL)
+            assert update == await client.of("update", CHANNEL)
+            assert len(update["rows"]) == 1
+
+
+async def test_stream_comes_back_by_its_last_id_without_loss(
+    trading: Market, served: Gateway
+) -> None:
+    await trading.append(0)
+    await _there(served)
+    held = Held()
+    async with streaming(served, f"{CHANNEL},{CONTRACT}", interval_ms=0) as events:
+        last = (await trading.append(*range(1, 4)))[-1]
+        while held.last < last:
+            held.apply(await events.next())
+    missed = await trading.append(*range(4, 9))
+    returned = {"Last-Event-ID": events.last_id}
+    async with streaming(
+        served, f"{CHANNEL},{CONTRACT}", interval_ms=0, headers=returned
+    ) as events:
+        ack = await events.of("ack")
+        assert ack["recovered"] == {CHANNEL: True, CONTRACT: True}
+        while held.last < missed[-1]:
+            held.apply(await events.next())
+    assert held.snapshots == 1
+    assert held.seqs[-len(missed) :] == missed
+
+
+async def test_ticket_opens_one_stream_and_an_id_may_stand_in_the_query(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    answer = await served.http.post(
+        "/v1/tickets", headers={"Authorization": f"Bearer {served.token()}"}
+    )
+    ticket = answer.json()["data"]["ticket"] if "data" in answer.json() else answer.json()["ticket"]
+    async with streaming(served, CHANNEL, ticket=ticket, last_event_id=f"e1={CHANNEL}@1") as events:
+        assert (await events.of("ack"))["recovered"] == {CHANNEL: True}
+    async with streaming(served, CHANNEL, ticket=ticket) as events:
+        assert events.answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"channels": ""}, "invalid_query"),
+        ({"channels": "nothing:NIFTY"}, "invalid_query"),
+        ({"channels": CHANNEL, "interval_ms": "7"}, "invalid_query"),
+        ({"channels": CHANNEL, "fields": "password"}, "invalid_query"),
+        ({"channels": CHANNEL, "last_event_id": "e1"}, "invalid_query"),
+        ({"channels": CHANNEL, "token": "x"}, "invalid_query"),
+    ],
+    ids=["none", "unknown channel", "interval", "field", "id", "token in the address"],
+)
+async def test_what_cannot_be_streamed_is_a_problem(
+    served: Gateway, query: dict[str, str], code: str
+) -> None:
+    answer = await served.get("/v1/stream", params=query)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+async def test_stream_wants_a_token_of_the_scope(served: Gateway) -> None:
+    params = {"channels": CHANNEL}
+    assert (await served.http.get("/v1/stream", params=params)).status_code == 401
+    headers = {"Authorization": f"Bearer {served.token('history')}"}
+    answer = await served.http.get("/v1/stream", params=params, headers=headers)
+    assert answer.status_code == 403
+
+
+async def test_head_of_a_stream_ends(served: Gateway) -> None:
+    headers = {"Authorization": f"Bearer {served.token()}"}
+    answer = await served.http.head("/v1/stream", params={"channels": CHANNEL}, headers=headers)
+    assert answer.status_code == 200
+
+
+async def test_idle_stream_says_so_in_comments(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with streaming(served, UNDERLYING) as events:
+        while not events.comments:
+            await events.read()
+        assert UNDERLYING in events.comments[0]
+
+
+async def test_gateway_that_stops_ends_its_streams(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with streaming(served, UNDERLYING) as events:
+        await events.of("snapshot", UNDERLYING)
+        begun = time.monotonic()
+        served.stopping.set()
+        with contextlib.suppress(StopAsyncIteration):
+            while time.monotonic() - begun < 5:
+                await events.next()
+        assert events.close is not None
+        assert events.close["code"] == 1012
+        assert time.monotonic() - begun < 5
+
+
+async def test_stream_that_drains_nothing_is_cut(valkey: str) -> None:
+    limits = replace(QUICK, stalled_s=0.5, backlog_bytes=64 * 1024)
+    async with gateway.running(valkey, limits=limits) as served:
+        await served.publish(CHAIN, 1)
+        raw = await _stalled(served)
+        seq = 1
+        deadline = time.monotonic() + 8
+        while _clients(served) and time.monotonic() < deadline:
+            seq += 1
+            changes = dict.fromkeys(range(42), float(seq))
+            await served.publish(moved(CHAIN, seconds=seq, last=changes, bid=changes), seq)
+            await asyncio.sleep(0.005)
+        assert _clients(served) == 0
+        raw.setblocking(True)
+        raw.settimeout(5)
+        told = b"".join(iter(partial(raw.recv, 65_536), b""))
+        assert b'"type":"snapshot"' in told
+        assert b"event: close" not in told  # cut, with what waited for it
+        raw.close()
+
+
+async def test_client_that_left_is_forgotten(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with streaming(served, UNDERLYING) as events:
+        await events.of("snapshot", UNDERLYING)
+        assert _clients(served) == 1
+    await until_true(lambda: _clients(served) == 0)
+
+
+def _clients(served: Gateway) -> float:
+    count: float = served.telemetry.report()["gauges"]["clients"]
+    return count
+
+
+async def _there(served: Gateway) -> None:
+    """Until the realtime worker has written the chain."""
+    deadline = time.monotonic() + gateway.WAIT_S
+    while not await served.redis.exists(served.topics.latest(UNDERLYING.partition(":")[2], 0)):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def _stalled(served: Gateway) -> socket.socket:
+    """A raw connection that asks for a stream and then reads nothing at all."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", served.settings.gateway_port))
+    request = (
+        f"GET /v1/stream?channels={CHANNEL}&interval_ms=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {served.token()}\r\n\r\n"
+    )
+    await loop.sock_sendall(raw, request.encode())
+    await until_true(lambda: _clients(served) == 1)
+    return raw
