@@ -44,6 +44,10 @@ COPY option_contracts (
     rev, iv_status, price_source, greeks_source
 ) FROM %(path)s (FORMAT binary)
 
+-- name: bench_copy_out
+-- Every row as the server sends it, in whatever order it finds them.
+COPY (SELECT * FROM option_contracts) TO STDOUT (FORMAT binary)
+
 -- name: bench_insert
 -- Insert one row, the usual way.
 INSERT INTO option_contracts (

@@ -10,22 +10,28 @@ import pytest
 
 from stockify.bench.gateway import rig
 from stockify.bench.report import MissingPeer
+from tests.support.postgres import open_directory
 
-ASKED = {"ratio_fastapi", "fraction_bare", "p99_ms_100k", "chain_get_fraction"}
+ASKED = {
+    *("ratio_fastapi", "fraction_bare", "p99_ms_100k", "chain_get_fraction"),
+    *("export_fraction", "export_rss_mb"),
+}
 
 
-def test_quick_run_prints_the_figures_asked_for(tmp_path: Path) -> None:
+def test_quick_run_prints_the_figures_asked_for() -> None:
     try:
         rig.check_peers()
     except MissingPeer:
         pytest.skip("what the bench compares with is not installed; make setup-bench does it")
-    done = subprocess.run(
-        (sys.executable, "-m", "stockify", "bench", "gateway", "--quick", "--json"),
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    with open_directory() as folder:
+        done = subprocess.run(
+            (sys.executable, "-m", "stockify", "bench", "gateway", "--quick", "--json"),
+            env=os.environ | {"TMPDIR": str(folder)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert list(folder.iterdir()) == []
     figures = msgspec.json.decode(done.stdout.splitlines()[-1])
     assert set(figures) >= ASKED
     assert all(figures[key] > 0.0 for key in ASKED)
@@ -33,7 +39,6 @@ def test_quick_run_prints_the_figures_asked_for(tmp_path: Path) -> None:
     rows = figures["fan_out"]
     assert rows["gateway, batched, 50"]["a_frame"] >= 10 > rows["fastapi, batched, 50"]["a_frame"]
     assert rows["gateway, batched, 50"]["cpu_us"] < rows["gateway, single, 50"]["cpu_us"]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_peer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ compared takes short turns, so that a ratio compares what happened within second
 
 from collections.abc import Callable
 
-from stockify.bench.gateway import chain_get, conflation, fan_out, rig, slow
+from stockify.bench.gateway import chain_get, conflation, exporting, fan_out, rig, slow
 from stockify.bench.report import Grid, Line, Report
 
 PARTS = ("feed", "get", "conflation", "slow", "export")
@@ -35,4 +35,8 @@ def measure(say: Callable[[str], None], *, quick: bool = False, only: str = "") 
         if only in ("", "slow"):
             slow_size = slow.QUICK if quick else slow.Size()
             lines += slow.measure_slow(running, gateway, slow_size, say)
+        if only in ("", "export"):
+            lines += exporting.measure_exports(
+                running, exporting.QUICK if quick else exporting.Size(), say
+            )
     return Report("The gateway", "", lines, grids)

@@ -1,13 +1,15 @@
-"""Clients of a REST route that cost as little as clients can: they read lengths and throw bytes away."""
+"""Clients of REST that cost as little as clients can: they read lengths and throw bytes away."""
 
 import asyncio
 import time
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 _ROOM_BYTES = 512 * 1024
+_HEAD_BYTES = 1_024
+_LAST_CHUNK = b"0\r\n\r\n"
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 
@@ -18,6 +20,46 @@ class Asked(msgspec.Struct, frozen=True):
     requests: int
     size: int
     wall_s: float
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """One whole answer of unknown length: its bytes on the wire, and how long it took."""
+
+    size: int
+    wall_s: float
+
+
+class _Fetcher(asyncio.BufferedProtocol):
+    """Reads an answer to the end of its connection; `done` has its bytes on the wire."""
+
+    def __init__(self, request: bytes) -> None:
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._memory = bytearray(_ROOM_BYTES)
+        self._size = 0
+        self._start = self._end = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        cast(asyncio.Transport, transport).write(self._request)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Room that is written over again and again."""
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Keep both ends."""
+        if len(self._start) < _HEAD_BYTES:
+            self._start += bytes(self._memory[: min(nbytes, _HEAD_BYTES)])
+        self._end = (self._end + bytes(self._memory[max(0, nbytes - 5) : nbytes]))[-5:]
+        self._size += nbytes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is whole where its last chunk is empty."""
+        if not self._start.startswith(b"HTTP/1.1 200") or self._end != _LAST_CHUNK:
+            self.done.set_exception(RuntimeError(f"not whole: {self._start[:600]!r}"))
+        else:
+            self.done.set_result(self._size)
 
 
 class _Asker(asyncio.BufferedProtocol):
@@ -78,9 +120,7 @@ class _Asker(asyncio.BufferedProtocol):
 
 async def ask(url: str, headers: dict[str, str], clients: int, seconds: float) -> Asked:
     """Ask for a URL on so many connections for so long. Raises RuntimeError."""
-    parts = urlsplit(url)
-    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{more}\r\n".encode()
+    parts, request = _request(url, headers)
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
 
@@ -93,3 +133,21 @@ async def ask(url: str, headers: dict[str, str], clients: int, seconds: float) -
     pairs = await asyncio.gather(*(one() for _ in range(clients)))
     wall_s = time.perf_counter() - began
     return Asked(sum(count for count, _ in pairs), max(size for _, size in pairs), wall_s)
+
+
+async def fetch(url: str, headers: dict[str, str]) -> Fetched:
+    """Ask once, and read to the end. Raises RuntimeError where that does not come."""
+    parts, request = _request(url, headers | {"Connection": "close"})
+    began = time.perf_counter()
+    _, fetcher = await asyncio.get_running_loop().create_connection(
+        lambda: _Fetcher(request), parts.hostname or "", parts.port or 80
+    )
+    size = await fetcher.done
+    return Fetched(size, time.perf_counter() - began)
+
+
+def _request(url: str, headers: dict[str, str]) -> tuple[SplitResult, bytes]:
+    parts = urlsplit(url)
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return parts, f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{more}\r\n".encode()
