@@ -39,6 +39,11 @@ PATHS = (
     "/v1/admin/dead-letters/{}",
     "/v1/admin/dead-letters?key={}",
     "/v1/subjects/{}/versions/latest",
+    "/v1/symbols/{}",
+    "/v1/symbols?limit={}",
+    "/v1/candles/{}?interval=1m",
+    "/v1/exports/{}",
+    "/v1/schemas/types?format={}",
     "/assets/{}",
     "/nothing/{}",
     "/{}",
@@ -70,6 +75,7 @@ async def drive(base: str, secrets: dict[str, str], good: str) -> list[str]:
                 await send("GET", "/v1/underlyings", headers=headers | {name: secret})
             for path in PATHS:
                 await send("GET", path.format(secret), headers=headers)
+            await send("GET", f"/v1/stream?ticket={secret}")
             for path in ("/v1/token", "/v1/token/revoke", "/v1/tickets"):
                 for body in ({"token": secret}, {secret: 1}, {"subject": secret, "token_id": 5}):
                     await send("POST", path, json=body, headers=headers)
