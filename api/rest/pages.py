@@ -26,7 +26,7 @@ _DIGEST_BYTES = 8
 
 Instant = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Small = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-Name = Annotated[str, msgspec.Meta(max_length=64)]
+Name = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[^\x00]*$")]
 Row = dict[str, Any]
 
 

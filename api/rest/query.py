@@ -201,6 +201,8 @@ def text(name: str, description: str, *, at_most: int) -> Parameter:
     def parse(value: str) -> str:
         if not 1 <= len(value) <= at_most:
             raise ValueError(f"want 1 to {at_most} characters")
+        if "\0" in value:  # which Postgres does not take
+            raise ValueError("want text without NUL")
         return value
 
     return Parameter(name, description, {"type": "string", "maxLength": at_most}, parse)

@@ -10,7 +10,7 @@ from api.errors import invalid_parameter, not_found
 from api.gateway import database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, instant
 from api.rest.history import COST
-from api.rest.pages import fields_parameter, keyed_place, page, page_parameters
+from api.rest.pages import Name, fields_parameter, keyed_place, page, page_parameters
 from api.rest.query import Query, choice, day, flag, listed, number, symbol_of, text, times
 from pipeline import history
 from pipeline.clock import exchange_date, expiry_ns
@@ -59,7 +59,7 @@ async def symbols(request: AnyRequest) -> Response[bytes]:
         strike_to=query["strike.lte"],
         kind=query["kind"],
     )
-    after = keyed_place(request, query, str, str, str, str)
+    after = keyed_place(request, query, Name, Name, Name, Name)
     try:
         rows = await find_symbols(database_of(request), wanted, query["limit"] + 1, after)
     except ValueError:

@@ -122,6 +122,8 @@ async def test_symbol_has_its_terms_and_when_they_held(served: Gateway) -> None:
         ("/v1/symbols/NIFTY-20260127-1-CE", 404),
         ("/v1/symbols/GOLD", 404),
         ("/v1/symbols?type=share", 400),
+        ("/v1/symbols?q=a%00b", 400),
+        ("/v1/symbols?underlying=%00", 400),
         ("/v1/symbols?order=asc", 400),
         ("/v1/symbols?cursor=lahhYWE", 400),
         ("/v1/snapshots?updated_since=2026-01-25", 400),
