@@ -7,7 +7,7 @@ latest key and writes nothing.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from redis.exceptions import RedisError
 
@@ -31,6 +31,7 @@ from pipeline.topics import Topics
 SEEN_ENTRIES = 4_000  # of all chains of a shard; Redis is busy for some 40 ms with them
 MADE_ENTRIES = 256  # of one chain: at 3 s each a quarter of an hour's are 300
 FRAME_BYTES = 12 * 1024 * 1024
+TEXT_BYTES = 64 * 1024 * 1024  # of all symbols together
 KEPT = 48  # chains made again and kept, at half a megabyte each, for who asks the same next
 
 
@@ -46,25 +47,34 @@ class Replay:
         self._made: OrderedDict[tuple[str, str, int], ChainJson] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def texts(self, symbol: str, epoch: str, first: int, last: int) -> list[bytes] | None:
-        """The texts of a symbol from the update `first` to the update `last`, both included.
+    async def texts(
+        self, symbols: Sequence[str], epoch: str, first: int, last: int
+    ) -> dict[str, list[bytes]] | None:
+        """The texts of symbols from the update `first` to the update `last`, both included.
 
-        None where they are not all there any more, or are too many.
+        The symbols are of one `source`, so that what they have in common is read and made once.
+        None where the updates are not all there any more, or are too many.
         """
         if first > last:
             return None
         async with self._turn:
             try:
-                entries = await self._entries(symbol, epoch, first, last)
+                entries = await self._entries(symbols[0], epoch, first, last)
             except (RedisError, OSError) as error:
                 raise BusUnavailable(f"Redis: {type(error).__name__}") from error
             if entries is None:
                 return None
-            found = []
+            found: dict[str, list[bytes]] = {symbol: [] for symbol in symbols}
+            size = 0
             for entry in entries:
-                text = _text_of(symbol, self._chain_json(entry))
-                if text is not None:
-                    found.append(text)
+                made = self._chain_json(entry)
+                for symbol, texts in found.items():
+                    text = _text_of(symbol, made)
+                    if text is not None:
+                        texts.append(text)
+                        size += len(text)
+                if size > TEXT_BYTES:
+                    return None
                 await asyncio.sleep(0)  # each takes some ms, and others have to be served
             return found
 
@@ -92,11 +102,7 @@ class Replay:
 
     def _parts(self, symbol: str, epoch: str, first: int) -> AsyncGenerator[Part, None]:
         stream = self._topics.enriched(shard_of(self._topics, symbol))
-        parts = parse_symbol(symbol)
-        key = f"{parts}-"
-        if not isinstance(parts, str):
-            key = f"{parts.underlying}-{parts.expiry:%Y%m%d}"
-        return stretch(self._redis, stream, epoch=epoch, seq=first, key=key)
+        return stretch(self._redis, stream, epoch=epoch, seq=first, key=source(symbol))
 
     def _chain_json(self, entry: Entry) -> ChainJson:
         name = (entry.key, entry.epoch, entry.seq)
@@ -111,6 +117,12 @@ class Replay:
         else:
             self._made.move_to_end(name)
         return found
+
+
+def source(symbol: str) -> str:
+    """What the keys of the entries begin with of which a symbol's texts are made."""
+    parts = parse_symbol(symbol)
+    return f"{parts}-" if isinstance(parts, str) else f"{parts.underlying}-{parts.expiry:%Y%m%d}"
 
 
 class _filter:
@@ -134,7 +146,10 @@ class _filter:
 
 
 def _text_of(symbol: str, made: ChainJson) -> bytes | None:
+    known = made.contracts.get(symbol)
+    if known is not None:
+        return known
     parts = parse_symbol(symbol)
     if isinstance(parts, ContractId):
-        return made.contracts.get(symbol)
+        return None
     return made.chain if isinstance(parts, ChainId) else made.underlying

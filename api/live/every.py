@@ -19,7 +19,7 @@ from api.live.outbox import Outbox
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.latest import Latest
 from pipeline.live import Live
-from pipeline.replay import Replay
+from pipeline.replay import Replay, source
 from pipeline.runtime import side_by_side
 
 SWEEP_S = 5.0  # a last update that was lost has no successor to tell of it
@@ -149,44 +149,59 @@ class Every:
             return None
 
     async def _mend(self) -> None:
-        """Fill the holes, one after the other."""
+        """Look into the holes; those that are the same, as in all contracts of a chain, at once."""
         while True:
-            feed = await self._broken.get()
-            if self._feeds.get(feed.channel.name) is not feed or feed not in self._waiting:
-                continue
-            is_whole = await self._fill(feed)
-            waiting = self._waiting.pop(feed, [])
-            states = [self._state_again(feed, text) for text in waiting]
-            newest = max((state for state in states if state), key=_instant, default=None)
-            if not is_whole and newest is not None and feed.is_newer(newest):
-                self._log.warning("live_lost", channel=feed.channel.name)
-                feed.state = newest
-                feed.changes += 1
-                for group in feed.groups.values():
-                    group.lose(newest, feed.changes)
-                continue
-            for text in waiting:
-                self._take(feed, text)
+            broken = [await self._broken.get()]
+            while not self._broken.empty():
+                broken.append(self._broken.get_nowait())
+            alike: dict[tuple[str, str, int, int], list[Feed]] = {}
+            for feed in broken:
+                held, waiting = feed.state, self._waiting.get(feed)
+                first = self._state_again(feed, waiting[0]) if waiting else None
+                if held is not None and first is not None and feed.symbol is not None:
+                    at = held.position
+                    hole = (source(feed.symbol), at.epoch, at.seq, first.position.seq)
+                    alike.setdefault(hole, []).append(feed)
+            for (_, epoch, held_seq, seq), feeds in alike.items():
+                symbols = [feed.symbol for feed in feeds if feed.symbol is not None]
+                found = await self._found(symbols, epoch, held_seq, seq)
+                for feed in feeds:
+                    texts = None if found is None else found[feed.symbol or ""]
+                    self._close(feed, texts)
 
-    async def _fill(self, feed: Feed) -> bool:
-        """Send what the stream has between the state held and the first text that waits."""
-        held, symbol = feed.state, feed.symbol
-        first = self._state_again(feed, self._waiting[feed][0])
-        if held is None or first is None or symbol is None:
-            return True
+    async def _found(
+        self, symbols: list[str], epoch: str, held: int, first: int
+    ) -> dict[str, list[bytes]] | None:
         try:
-            at = held.position
-            texts = await self._replay.texts(symbol, at.epoch, at.seq, first.position.seq)
+            return await self._replay.texts(symbols, epoch, held, first)
         except (BusUnavailable, DecodeError) as error:
-            self._log.warning("replay_failed", symbol=symbol, error=str(error))
-            return False
-        if texts is None:
-            return False
-        for text in texts[1:]:
-            state = self._state_again(feed, text)
-            if state is not None and feed.is_newer(state):
-                _go_on(feed, state)
-        return True
+            self._log.warning("replay_failed", symbol=symbols[0], error=str(error))
+            return None
+
+    def _close(self, feed: Feed, texts: list[bytes] | None) -> None:
+        """Send what was found, up to the first text that waits, and then the others that do.
+
+        Where nothing was found, tell that it was lost, with the newest.
+        """
+        waiting = self._waiting.pop(feed, None)
+        if waiting is None:
+            return  # nobody is in it any more
+        if texts is not None:
+            for text in texts[1:]:
+                state = self._state_again(feed, text)
+                if state is not None and feed.is_newer(state):
+                    _go_on(feed, state)
+            for text in waiting[1:]:
+                self._take(feed, text)
+            return
+        states = [self._state_again(feed, text) for text in waiting]
+        newest = max((state for state in states if state), key=_instant, default=None)
+        if newest is not None and feed.is_newer(newest):
+            self._log.warning("live_lost", channel=feed.channel.name)
+            feed.state = newest
+            feed.changes += 1
+            for group in feed.groups.values():
+                group.lose(newest, feed.changes)
 
     def _state_again(self, feed: Feed, text: bytes) -> State | None:
         """The state of a text that may have been read before."""

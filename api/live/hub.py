@@ -22,7 +22,7 @@ from api.live.outbox import Outbox
 from pipeline.errors import BusUnavailable, DecodeError
 from pipeline.latest import Latest
 from pipeline.live import Live
-from pipeline.replay import Replay
+from pipeline.replay import Replay, source
 from pipeline.runtime import side_by_side
 from pipeline.watch import Watch
 
@@ -98,6 +98,7 @@ class Hub:
                 known = since.get(name) if since else None
                 if known is not None and _may_recover(feed, known):
                     part.force(feed, group)
+                    self._outbox.deliver()  # a member already has this one, and gets it again
                     member.hold(name)
                     missing.append((group, known, group.state))
                 else:
@@ -117,17 +118,22 @@ class Hub:
         Of the others it is owed a snapshot.
         """
         recovered = set()
+        alike: dict[tuple[str, Since, int], list[Group]] = {}
         for group, since, state in missing:
-            name = group.channel.name
-            try:
-                packets = await self._missed(group, since, state)
-            except (BusUnavailable, DecodeError, msgspec.MsgspecError) as error:
-                self._log.warning("replay_failed", channel=name, error=str(error))
-                packets = None
-            if packets is not None and member.release(name, packets):
-                recovered.add(name)
+            symbol = _symbol(group)
+            if symbol is None or state is None:
+                member.owe(group.channel.name)
             else:
-                member.owe(name)
+                alike.setdefault((source(symbol), since, state.position.seq), []).append(group)
+        for (_, since, last), groups in alike.items():
+            texts = await self._missed([_symbol(group) or "" for group in groups], since, last)
+            for group in groups:
+                name = group.channel.name
+                packets = _again(group, texts, since.seq, last)
+                if packets is not None and member.release(name, packets):
+                    recovered.add(name)
+                else:
+                    member.owe(name)
         return recovered
 
     async def leave(self, member: Backlog, groups: Iterable[Group]) -> None:
@@ -159,21 +165,35 @@ class Hub:
     def _part(self, form: Form) -> Conflated | Every:
         return self._conflated if form.interval_ms else self._every
 
-    async def _missed(self, group: Group, since: Since, state: State | None) -> list[Packet] | None:
-        """The updates from a position to the state that the group had when it was entered."""
-        kind = KINDS[group.channel.kind]
-        symbol = kind.symbol(group.channel.symbol)
-        if state is None or symbol is None:
+    async def _missed(
+        self, symbols: list[str], since: Since, last: int
+    ) -> dict[str, list[bytes]] | None:
+        """The texts of symbols of one source from a position to a seq; nothing where that is it."""
+        if since.seq == last:
+            return {}
+        try:
+            return await self._replay.texts(symbols, since.epoch, since.seq, last)
+        except (BusUnavailable, DecodeError) as error:
+            self._log.warning("replay_failed", symbol=symbols[0], error=str(error))
             return None
-        at = state.position
-        if at.seq == since.seq:
-            return []
-        texts = await self._replay.texts(symbol, since.epoch, since.seq, at.seq)
-        if texts is None:
-            return None
-        reader = kind.reader(group.channel.symbol)
-        states = [made for made in map(reader, texts) if made is not None]
-        return replayed(Group(group.channel, group.form, Outbox()), states, since.seq, at.seq)
+
+
+def _symbol(group: Group) -> str | None:
+    return KINDS[group.channel.kind].symbol(group.channel.symbol)
+
+
+def _again(
+    group: Group, texts: Mapping[str, list[bytes]] | None, first: int, last: int
+) -> list[Packet] | None:
+    """The updates of a group from a seq to another; None where they are not to be had."""
+    if texts is None or first == last:
+        return None if texts is None else []
+    reader = KINDS[group.channel.kind].reader(group.channel.symbol)
+    try:
+        states = [state for text in texts[_symbol(group) or ""] if (state := reader(text))]
+    except msgspec.MsgspecError:
+        return None
+    return replayed(Group(group.channel, group.form, Outbox()), states, first, last)
 
 
 def _may_recover(feed: Feed, since: Since) -> bool:

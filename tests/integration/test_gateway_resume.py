@@ -127,6 +127,30 @@ async def test_client_that_was_away_gets_each_update_once(trading: Market, serve
             assert (await Held(channel).follow(other, expected[-1])).rows == held.rows
 
 
+async def test_all_contracts_of_a_chain_are_recovered_at_once(
+    trading: Market, served: Gateway
+) -> None:
+    (first,) = await trading.append(0)
+    await _published(served, CHANNEL, first)
+    whole = (await served.get("/v1/chains/NIFTY/nearest")).json()["data"]
+    channels = [CHANNEL, *(f"contract:{row['symbol']}" for row in whole)]
+    expected = await trading.append(*range(1, 21))
+    await _published(served, CHANNEL, expected[-1])
+    known = {"epoch": await trading.epoch(), "seq": first}
+    async with served.client() as client:
+        since = dict.fromkeys(channels, known)
+        ack = await client.ask("subscribe", channels=channels, interval_ms=0, since=since)
+        assert ack["recovered"] == dict.fromkeys(channels, True)
+        await served.redis.client_kill_filter(_type="pubsub")
+        expected += await trading.append(21, 22)
+        seqs: dict[str, list[int]] = {channel: [] for channel in channels}
+        while any(len(found) < len(expected) for found in seqs.values()):
+            message = await client.until(lambda one: "channel" in one)
+            assert message["type"] == "update"
+            seqs[message["channel"]].append(message["seq"])
+        assert seqs == dict.fromkeys(channels, expected)
+
+
 async def test_position_that_is_the_newest_needs_nothing(trading: Market, served: Gateway) -> None:
     (first,) = await trading.append(0)
     await _published(served, CHANNEL, first)
