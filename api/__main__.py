@@ -112,8 +112,8 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
                 await server.open()
             await following.refresh(verifier)
             await _until_stopped(context, gateway)
-            await gateway.limiter.close()
     finally:
+        await gateway.limiter.close()
         await known_chains.close()
         await watcher.aclose()
         await once.aclose()
