@@ -78,6 +78,7 @@ class Edge:
         body = Body(receive) if _has_body(scope["headers"]) else None
         extra = (*self._origins.headers(origin), (b"x-request-id", request_id))
         answer = _Answer(scope, send, self._limiter, body, extra)
+        scope["state"]["is_head"] = answer.is_head
         try:
             await self._route(scope, body.receive if body else receive, answer, origin)
         except Exception as error:

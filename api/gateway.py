@@ -67,6 +67,8 @@ class Gateway:
     heartbeats: Callable[[], Awaitable[list[Heartbeat]]]
     replica: Database | None = None
     limits: Limits = field(default_factory=Limits)
+    # A mark of each export that is under way.
+    exports: set[object] = field(default_factory=set)
     # The task of each open socket session, and the future that ends it.
     sessions: "dict[asyncio.Task[Any], asyncio.Future[Any]]" = field(default_factory=dict)
 
