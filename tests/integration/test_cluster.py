@@ -16,6 +16,7 @@ from pipeline.entries import NewEntry
 from pipeline.errors import BusUnavailable, ConfigError
 from pipeline.latest import Latest
 from pipeline.limits import Allowance, Bucket, Budget, Rate, Sessions
+from pipeline.live import Live
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Redis, cancel, connect, connect_to
 from pipeline.schemas import SCHEMAS
@@ -126,6 +127,28 @@ async def test_live_text_is_heard_at_every_node(
         assert message["data"] == text
         await listener.aclose()
         await listener.connection_pool.aclose()
+
+
+async def test_live_texts_are_heard_at_the_owner_of_each_shard(
+    cluster: ValkeyCluster, redis: ClusterRedis
+) -> None:
+    heard: dict[str, bytes | None] = {}
+    client = connect(clusters.settings(cluster), retries=0)
+    live = Live(client, TOPICS)
+    running = asyncio.create_task(live.run(heard.__setitem__, lambda why, attempt: None))
+    try:
+        await until_true(lambda: live.is_connected)
+        await live.add(UNDERLYINGS)
+        await until_true(lambda: set(heard) == set(UNDERLYINGS))
+        assert set(heard.values()) == {None}
+        for name in UNDERLYINGS:
+            await publish(redis, TOPICS, chains.enriched(3, underlying=name), 1_000)
+        await until_true(lambda: all(heard.values()))
+        texts = await Latest(redis, TOPICS).texts(UNDERLYINGS)
+        assert texts == [heard[name] for name in UNDERLYINGS]
+    finally:
+        await cancel(running)
+        await client.aclose()
 
 
 async def test_moved_slot_is_followed(cluster: ValkeyCluster, redis: ClusterRedis) -> None:
