@@ -21,6 +21,7 @@ from api.health import readiness
 from api.live.hub import Hub
 from api.live.protocol import Protocol as SocketProtocol
 from api.live.session import RESTART, Closing, end_session
+from api.live.sources import Sources
 from pipeline.credentials import signing_secrets
 from pipeline.database import Database
 from pipeline.errors import ConfigError
@@ -71,6 +72,13 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     once = connect(settings, retries=0, name="gateway-once")  # calls that must not count twice
     database = Database(settings.database_url) if settings.database_url else None
     replica = Database(settings.database_read_url) if settings.database_read_url else None
+    hub = Hub(
+        latest,
+        Watch(watcher, context.topics),
+        Live(watcher, context.topics),
+        Replay(context.redis, context.topics),
+        telemetry.log,
+    )
     gateway = Gateway(
         settings=settings,
         clock=context.clock,
@@ -86,11 +94,13 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         api_keys=ApiKeys(context.redis),
         tickets=tickets,
         revocations=revocations,
-        hub=Hub(
+        hub=hub,
+        sources=Sources(
+            hub,
             latest,
-            Watch(watcher, context.topics),
             Live(watcher, context.topics),
-            Replay(context.redis, context.topics),
+            replica or database,
+            context.clock,
             telemetry.log,
         ),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
@@ -142,20 +152,24 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
         server = Server(_config(gateway))
         serving = asyncio.create_task(server.serve([listener]))
         hub = asyncio.create_task(gateway.hub.run())
+        sources = asyncio.create_task(gateway.sources.run(partial(readiness, gateway)))
         reporting = asyncio.create_task(_report(gateway))
         counting = asyncio.create_task(gateway.limiter.sessions.run())
         access = asyncio.create_task(following.follow(gateway.verifier, gateway.telemetry.log))
         stop = asyncio.create_task(context.stopping.wait())
         host, port = listener.getsockname()[:2]
         context.telemetry.log.info("listening", host=host, port=port)
-        tasks: tuple[asyncio.Task[Any], ...] = (serving, hub, reporting, access, counting, stop)
+        tasks: tuple[asyncio.Task[Any], ...] = (
+            *(serving, hub, sources),
+            *(reporting, access, counting, stop),
+        )
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             context.telemetry.set_state("draining")
             await _say_goodbye(gateway)
             server.should_exit = True
             await serving
-            for task in (hub, reporting, access, counting):
+            for task in (hub, sources, reporting, access, counting):
                 if task.done():
                     await task  # neither ends by itself: raises what went wrong
         finally:

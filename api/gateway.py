@@ -11,6 +11,7 @@ from api.access.auth import Verifier
 from api.access.limiting import Limiter
 from api.live.backlog import BACKLOG_BYTES
 from api.live.hub import Hub
+from api.live.sources import Sources
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.database import Database
@@ -62,6 +63,7 @@ class Gateway:
     tickets: Tickets
     revocations: Revocations
     hub: Hub
+    sources: Sources
     requests: Counter
     messages_sent: Counter
     heartbeats: Callable[[], Awaitable[list[Heartbeat]]]

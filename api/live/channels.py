@@ -38,7 +38,7 @@ class Channel(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """As it stands in messages: `chain:NIFTY-20260127`."""
-        return f"{self.kind}:{self.symbol}"
+        return f"{self.kind}:{self.symbol}" if self.symbol else self.kind
 
 
 class Form(NamedTuple):
@@ -50,12 +50,16 @@ class Form(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """What there is to know when channels are subscribed to."""
+    """What there is to know when channels are subscribed to.
+
+    `open_candles` begins a series of candles, and says whether there is such a symbol.
+    """
 
     latest: Latest
     catalog: Catalog
     underlyings: tuple[str, ...]
     now_ns: int
+    open_candles: Callable[[str], Awaitable[bool]]
 
 
 async def as_named(rest: str, lookup: Lookup) -> list[str]:

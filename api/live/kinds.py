@@ -2,6 +2,7 @@
 
 from api.live.bands import BAND
 from api.live.channels import Channel, Kind, Reader, Refused
+from api.live.made import CANDLE, HEALTH
 from api.live.messages import chain_state, contract_state, underlying_state
 from api.live.metrics import ANALYTICS
 from api.live.names import chain_of, is_listed, nearest_chain, symbol_of
@@ -12,7 +13,7 @@ def parse_channel(name: str) -> Channel:
     kind, _, rest = name.partition(":")
     found = KINDS.get(kind)
     if found is None:
-        there = ", ".join(f"{each}:" for each in KINDS)
+        there = ", ".join(KINDS)
         raise Refused("unknown_channel", f"there are: {there}")
     return Channel(kind, found.parse(rest))
 
@@ -56,6 +57,6 @@ CONTRACT = Kind(
 )
 UNDERLYING = Kind("underlying", _underlying, _same, _underlying_reader, is_listed, resumes=True)
 
-_ALL = (UNDERLYING, CHAIN, CONTRACT, BAND, ANALYTICS)
+_ALL = (UNDERLYING, CHAIN, CONTRACT, BAND, ANALYTICS, CANDLE, HEALTH)
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -51,6 +51,7 @@ class Subscriptions:
             await latest.catalog(),
             self._gateway.settings.underlyings,
             self._gateway.clock.now_ns(),
+            self._gateway.sources.open,
         )
         wanted = await self._wanted(operation, lookup, refused, resolved)
         since = _since(operation, resolved)
@@ -58,14 +59,14 @@ class Subscriptions:
         groups, missing = await hub.join(self._backlog, wanted, form, since=since, leaving=leaving)
         for channel in wanted:
             self._backlog.choose(channel.name, operation.slow)
+            self._gateway.sources.show(channel.name)
         await self._settle(groups, lookup, refused)
         recovered = await hub.recover(self._backlog, missing)
         answer: dict[str, Any] = {"refused": refused}
         if resolved:
             answer["resolved"] = resolved
         if operation.since:
-            there = {name: name in recovered for name in since}
-            answer["recovered"] = dict.fromkeys(operation.since, False) | there
+            answer["recovered"] = {name: name in recovered for name in since}
         return answer
 
     async def remove(self, names: Iterable[str]) -> None:

@@ -1,0 +1,200 @@
+"""What feeds the channels that no latest value makes: candles as they form, and health.
+
+Candles are made of every update that the live channels bring, on top of what Postgres has of them,
+once for all clients. Their sequence is this process's own: they are never resumed.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from api.live.candles import KEPT, Series, parse_rest, quote_of
+from api.live.hub import Hub
+from api.live.messages import State
+from pipeline.buckets import Candle
+from pipeline.candles import contract_candles, underlying_candles
+from pipeline.clock import SECOND_NS, Clock
+from pipeline.database import Database
+from pipeline.errors import BusUnavailable, StoreError
+from pipeline.frames import Position
+from pipeline.latest import Latest
+from pipeline.live import Live
+from pipeline.models import ContractId, parse_symbol
+from pipeline.runtime import side_by_side
+
+TICK_S = 0.25  # how late a candle is closed by the clock
+HEALTH_S = 2.0
+UNUSED_S = 10.0  # a series is kept so long without a client: about to come, or coming back
+HEALTH = "health"
+_PREFIX = "candle:"
+
+Report = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class _Made:
+    """A series in use, and the newest state of it."""
+
+    def __init__(self, rest: str) -> None:
+        self.rest = rest
+        self.symbol, self.interval_s = parse_rest(rest)
+        self.series = Series(self.interval_s)
+        self.state: State | None = None
+        self.unused_s = 0.0
+        self.opening = asyncio.Lock()
+        self.is_open = False
+
+
+class Sources:
+    """Candles and health of this process; `run` must run for them to change."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        latest: Latest,
+        live: Live,
+        database: Database | None,
+        clock: Clock,
+        log: Any,
+    ) -> None:
+        self._hub = hub
+        self._latest = latest
+        self._live = live
+        self._database = database
+        self._clock = clock
+        self._log = log
+        self._made: dict[str, _Made] = {}
+        self._epoch = uuid.uuid4().hex
+        self._seq = 0
+        self._health: State | None = None
+
+    async def open(self, rest: str) -> bool:
+        """Begin a series of candles, unless it is there; False where nothing is known of it.
+
+        Raises BusUnavailable.
+        """
+        made = self._made.setdefault(rest, _Made(rest))
+        made.unused_s = 0.0
+        async with made.opening:
+            if not made.is_open:
+                try:
+                    await self._begin(made)
+                finally:
+                    if not made.is_open:
+                        self._made.pop(rest, None)
+        return made.is_open
+
+    def show(self, channel: str) -> None:
+        """Give a channel its state, where somebody has just entered it."""
+        if channel == HEALTH and self._health is not None:
+            self._hub.put(channel, self._health)
+        made = self._made.get(channel.removeprefix(_PREFIX))
+        if made is not None and made.state is not None and channel.startswith(_PREFIX):
+            self._hub.put(channel, made.state)
+
+    async def run(self, report: Report) -> None:
+        """Listen, keep the time and look after the health until cancelled."""
+        await side_by_side(self._listen(), self._tick(), self._watch_health(report))
+
+    async def _begin(self, made: _Made) -> None:
+        (text,) = await self._latest.texts([made.symbol])
+        past = await self._past(made)
+        if text is None and not past:
+            return
+        made.series.begin(past, self._clock.now_ns())
+        await self._live.add([made.symbol])
+        if text is not None:
+            self._take(made, text)
+        made.is_open = True
+        self._tell(made)
+
+    async def _past(self, made: _Made) -> list[Candle]:
+        """The last candles that Postgres has; none where it does not answer."""
+        if self._database is None:
+            return []
+        now_ns = self._clock.now_ns()
+        end_ns = now_ns + made.interval_s * SECOND_NS
+        symbol, interval_s = made.symbol, made.interval_s
+        try:
+            if isinstance(parse_symbol(symbol), ContractId):
+                found = await contract_candles(
+                    self._database, symbol, interval_s, 0, end_ns, KEPT, newest_first=True
+                )
+            else:
+                found = await underlying_candles(
+                    self._database, symbol, None, interval_s, 0, end_ns, KEPT, newest_first=True
+                )
+        except StoreError as error:
+            self._log.warning("candles_unread", symbol=symbol, error=str(error))
+            return []
+        return found[::-1]
+
+    async def _listen(self) -> None:
+        def lost(why: str, attempt: int) -> None:
+            self._log.warning("redis_candles_lost", error=why, attempt=attempt)
+
+        await self._live.run(self._heard, lost)
+
+    def _heard(self, symbol: str, text: bytes | None) -> None:
+        if text is None:
+            return  # a value that went by unheard is missing from the candle
+        for made in self._made.values():
+            if made.symbol == symbol and made.is_open and self._take(made, text):
+                self._tell(made)
+
+    def _take(self, made: _Made, text: bytes) -> bool:
+        try:
+            return made.series.add(*quote_of(text))
+        except msgspec.MsgspecError as error:
+            self._log.error("live_undecodable", symbol=made.symbol, error=str(error))
+            return False
+
+    def _tell(self, made: _Made) -> None:
+        header = msgspec.json.encode({"symbol": made.symbol, "interval_s": made.interval_s})
+        at = max(made.series.newest_ns, made.state.ts_ingest if made.state else 0)
+        made.state = State(self._position(), at, header, made.series.rows())
+        self._hub.put(_PREFIX + made.rest, made.state)
+
+    def _position(self) -> Position:
+        self._seq += 1
+        return Position(self._epoch, self._seq, self._clock.now_ns())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_ns = self._clock.now_ns()
+            for made in list(self._made.values()):
+                if made.is_open and made.series.pass_time(now_ns):
+                    self._tell(made)
+                if self._hub.is_used(_PREFIX + made.rest) or not made.is_open:
+                    made.unused_s = 0.0
+                else:
+                    made.unused_s += TICK_S
+                    if made.unused_s > UNUSED_S:
+                        await self._drop(made)
+
+    async def _drop(self, made: _Made) -> None:
+        del self._made[made.rest]
+        if all(other.symbol != made.symbol for other in self._made.values()):
+            try:
+                await self._live.remove([made.symbol])
+            except BusUnavailable as error:
+                self._log.warning("redis_candles_lost", error=str(error), attempt=1)
+
+    async def _watch_health(self, report: Report) -> None:
+        while True:
+            if self._hub.is_used(HEALTH):
+                told = await report()
+                rows = {
+                    name: msgspec.json.encode({"symbol": name, **fresh})
+                    for name, fresh in told.pop("data").items()
+                }
+                now_ns = self._clock.now_ns()
+                header = msgspec.json.encode(told)
+                self._health = State(self._position(), now_ns, header, rows)
+                self._hub.put(HEALTH, self._health)
+                await asyncio.sleep(HEALTH_S)
+            else:
+                await asyncio.sleep(TICK_S)

@@ -1,0 +1,134 @@
+"""Channels that are more than one latest value: bands, aggregates, candles, health, deltas."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.clock import SECOND_NS
+from pipeline.models import EnrichedChain
+from tests.support import gateway
+from tests.support.feed import CHANNEL, CONTRACT
+from tests.support.gateway import CHAIN, Gateway, moved
+
+BAND = "band:NIFTY-20260127:atm±2"
+
+
+@pytest.fixture
+async def served(valkey: str) -> AsyncIterator[Gateway]:
+    async with gateway.running(valkey) as running:
+        yield running
+
+
+def at_spot(spot: float, seconds: int) -> EnrichedChain:
+    later = moved(CHAIN, seconds=seconds)
+    return EnrichedChain(msgspec.structs.replace(later.header, spot=spot), later.legs)
+
+
+async def test_band_follows_spot_and_says_what_entered_and_left(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with served.client() as client, served.client(msgpack=True) as other:
+        ack = await client.ask(
+            "subscribe",
+            channels=["band:NIFTY-nearest:atm+-2"],
+            interval_ms=0,
+            since={BAND: {"epoch": "e1", "seq": 1}},
+        )
+        assert (ack["channels"], ack["refused"]) == ([BAND], [])
+        assert ack["recovered"] == {BAND: False}
+        await other.ask("subscribe", channels=[BAND], interval_ms=0)
+        first = await client.of("snapshot", BAND)
+        await other.of("snapshot", BAND)
+        assert len(first["rows"]) == 10
+        assert first["header"]["centre"] == 25_000.0
+        await served.publish(at_spot(25_029.0, 1), 2)  # within the margin
+        assert "entered" not in await client.of("update", BAND)
+        await served.publish(at_spot(25_041.0, 2), 3)
+        moved_on = await client.of("update", BAND)
+        assert (moved_on["entered"], moved_on["left"]) == ([25_150.0], [24_900.0])
+        assert {row["strike"] for row in moved_on["rows"]} == {25_150.0}
+        assert moved_on["removed"] == ["NIFTY-20260127-24900-CE", "NIFTY-20260127-24900-PE"]
+        await other.of("update", BAND)
+        assert await other.of("update", BAND) == moved_on
+
+
+async def test_aggregates_are_a_channel_of_one_row(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with served.client() as client:
+        ack = await client.ask("subscribe", channels=["analytics:NIFTY"], interval_ms=0)
+        name = "analytics:NIFTY-20260127"
+        assert ack["resolved"] == {"analytics:NIFTY": name}
+        (row,) = (await client.of("snapshot", name))["rows"]
+        aggregates = msgspec.structs.asdict(CHAIN.header.aggregates)
+        assert aggregates == {field: row[field] for field in aggregates}
+        await served.publish(at_spot(25_041.0, 1), 2)
+        (row,) = (await client.of("update", name))["rows"]
+        assert row["spot"] == 25_041.0
+
+
+async def test_deltas_rebuild_the_rows(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with served.client() as client, served.client() as whole:
+        await client.ask("subscribe", channels=[CHANNEL], interval_ms=0, delta=True)
+        await whole.ask("subscribe", channels=[CHANNEL], interval_ms=0)
+        held = _by_symbol(await client.of("snapshot", CHANNEL))
+        known = _by_symbol(await whole.of("snapshot", CHANNEL))
+        for number in range(1, 6):
+            await served.publish(
+                moved(CHAIN, seconds=number, last={number: 1.5 * number}), number + 1
+            )
+            delta = await client.of("update", CHANNEL)
+            assert delta["delta"] is True
+            assert all(set(row) == {"symbol", "last"} for row in delta["rows"])
+            for row in delta["rows"]:
+                held[row["symbol"]] |= row
+            known |= _by_symbol(await whole.of("update", CHANNEL))
+            assert held == known
+
+
+async def test_candles_form_and_close(served: Gateway) -> None:
+    await served.publish(at_spot(25_000.0, 0), 1)
+    underlying, contract = "candle:NIFTY:1m", f"candle:{CONTRACT.partition(':')[2]}:30s"
+    async with served.client() as client:
+        ack = await client.ask(
+            "subscribe", channels=[underlying, contract, "candle:NO:1m"], interval_ms=0
+        )
+        assert ack["channels"] == [contract, underlying]
+        assert [one["channel"] for one in ack["refused"]] == ["candle:NO:1m"]
+        rows = _candles(await client.of("snapshot", underlying))
+        assert len(rows) == 1
+        await served.publish(at_spot(25_010.0, 1), 2)
+        rows |= _candles(await client.of("update", underlying))
+        await served.publish(at_spot(24_990.0, 70), 3)
+        while len(rows) < 2:
+            rows |= _candles(await client.of("update", underlying))
+        first, second = (rows[starts] for starts in sorted(rows))
+        assert (first["open"], first["high"], first["close"]) == (25_000.0, 25_010.0, 25_010.0)
+        assert (first["closed"], second["open"]) == (True, 24_990.0)
+        assert second["starts"] - first["starts"] == 60 * SECOND_NS
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[underlying], interval_ms=250)
+        again = _candles(await client.of("snapshot", underlying))
+        assert again[first["starts"]] == first
+
+
+async def test_health_is_what_readiness_says(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    async with served.client() as client:
+        await client.ask("subscribe", channels=["health"], interval_ms=100)
+        told = await client.of("snapshot", "health")
+        ready = (await served.http.get("/readyz")).json()
+        assert told["header"]["status"] == ready["status"]
+        assert told["header"]["reasons"] == ready["reasons"]
+        (row,) = told["rows"]
+        assert row["symbol"] == "NIFTY"
+        assert row["ts_ingest"] == ready["data"]["NIFTY"]["ts_ingest"]
+
+
+def _by_symbol(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["symbol"]: row for row in message["rows"]}
+
+
+def _candles(message: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    return {row["starts"]: row for row in message["rows"]}
