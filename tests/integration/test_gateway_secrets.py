@@ -61,7 +61,7 @@ async def drive(base: str, secrets: dict[str, str], good: str) -> list[str]:
             said.append(f"{response.status_code} {response.headers} {response.text}")
 
         async def send_everywhere(secret: str) -> None:
-            for scheme in ("Bearer ", "Basic ", "bearer  ", "", "ApiKey "):
+            for scheme in ("Bearer ", "Basic ", ""):
                 await send("GET", "/v1/schemas/types", headers={"Authorization": scheme + secret})
             for name in (
                 "Cookie",
@@ -71,8 +71,7 @@ async def drive(base: str, secrets: dict[str, str], good: str) -> list[str]:
                 "Accept",
                 "Origin",
             ):
-                await send("GET", "/v1/schemas/types", headers={name: secret})
-                await send("GET", "/v1/underlyings", headers=headers | {name: secret})
+                await send("GET", "/v1/schemas/types", headers=headers | {name: secret})
             for path in PATHS:
                 await send("GET", path.format(secret), headers=headers)
             await send("GET", f"/v1/stream?ticket={secret}")
