@@ -19,6 +19,7 @@ from api.gateway import Gateway, Limits
 from api.heads import Protocol
 from api.health import readiness
 from api.live.hub import Hub
+from api.live.patterns import Patterns
 from api.live.protocol import Protocol as SocketProtocol
 from api.live.session import RESTART, Closing, end_session
 from api.live.sources import Sources
@@ -103,6 +104,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
             context.clock,
             telemetry.log,
         ),
+        patterns=Patterns(latest, telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
         heartbeats=partial(heartbeats, context.redis),
@@ -153,6 +155,7 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
         serving = asyncio.create_task(server.serve([listener]))
         hub = asyncio.create_task(gateway.hub.run())
         sources = asyncio.create_task(gateway.sources.run(partial(readiness, gateway)))
+        patterns = asyncio.create_task(gateway.patterns.run())
         reporting = asyncio.create_task(_report(gateway))
         counting = asyncio.create_task(gateway.limiter.sessions.run())
         access = asyncio.create_task(following.follow(gateway.verifier, gateway.telemetry.log))
@@ -160,7 +163,7 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
         host, port = listener.getsockname()[:2]
         context.telemetry.log.info("listening", host=host, port=port)
         tasks: tuple[asyncio.Task[Any], ...] = (
-            *(serving, hub, sources),
+            *(serving, hub, sources, patterns),
             *(reporting, access, counting, stop),
         )
         try:
@@ -169,7 +172,7 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
             await _say_goodbye(gateway)
             server.should_exit = True
             await serving
-            for task in (hub, sources, reporting, access, counting):
+            for task in (hub, sources, patterns, reporting, access, counting):
                 if task.done():
                     await task  # neither ends by itself: raises what went wrong
         finally:

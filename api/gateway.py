@@ -11,6 +11,7 @@ from api.access.auth import Verifier
 from api.access.limiting import Limiter
 from api.live.backlog import BACKLOG_BYTES
 from api.live.hub import Hub
+from api.live.patterns import Patterns
 from api.live.sources import Sources
 from pipeline.clock import Clock
 from pipeline.config import Settings
@@ -64,6 +65,7 @@ class Gateway:
     revocations: Revocations
     hub: Hub
     sources: Sources
+    patterns: Patterns
     requests: Counter
     messages_sent: Counter
     heartbeats: Callable[[], Awaitable[list[Heartbeat]]]

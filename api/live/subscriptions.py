@@ -1,7 +1,10 @@
 """What one client is subscribed to: which channels it may have, and the groups it is in."""
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 from api.gateway import Gateway
 from api.live.backlog import Backlog
@@ -10,6 +13,7 @@ from api.live.groups import Group
 from api.live.kinds import KINDS, parse_channel
 from api.live.messages import Packet
 from api.live.operations import Since, Subscribe, parse_fields
+from api.live.patterns import is_pattern
 
 _Refusals = list[dict[str, str]]
 
@@ -21,6 +25,10 @@ class Subscriptions:
         self._gateway = gateway
         self._backlog = backlog
         self._groups: dict[str, Group] = {}
+        # By pattern: how it was asked for, and the channels it brought.
+        self._patterns: dict[str, tuple[Subscribe, set[str]]] = {}
+        self._changing = asyncio.Lock()  # patterns bring channels at any time
+        self._is_over = False
 
     def names(self) -> list[str]:
         """The full set of channels, in order."""
@@ -42,6 +50,38 @@ class Subscriptions:
 
         Raises Refused for fields that do not exist, BusUnavailable and DecodeError.
         """
+        async with self._changing:
+            answer = await self._add(operation)
+        refused = {one["channel"] for one in answer["refused"]}
+        for name in filter(is_pattern, operation.channels):
+            if name[:200] not in refused:
+                found = answer["resolved"][name]
+                brought = {found} if isinstance(found, str) else set(found)
+                self._patterns[name] = (operation, brought)
+                self._gateway.patterns.follow(self)
+        return answer
+
+    async def look_again(self) -> None:
+        """Enter the channels that patterns match by now, and tell the client.
+
+        Raises BusUnavailable and DecodeError.
+        """
+        async with self._changing:
+            for pattern, (operation, brought) in list(self._patterns.items()):
+                if self._is_over:
+                    return
+                asked = msgspec.structs.replace(operation, channels=[pattern], since={})
+                answer = await self._add(asked, brought)
+                told = {"type": "joined", "pattern": pattern, "refused": answer["refused"]}
+                found = answer.get("resolved", {}).get(pattern, [])
+                names = {found} if isinstance(found, str) else set(found)
+                new = sorted(names - brought)
+                brought.update(names)
+                if new or answer["refused"]:
+                    self._backlog.tell(told | {"channels": new})
+
+    async def _add(self, operation: Subscribe, brought: Collection[str] = ()) -> dict[str, Any]:
+        """The same; those that a pattern has `brought` already are left as they are."""
         form = Form(operation.interval_ms, _fields(operation), operation.delta)
         refused: _Refusals = []
         resolved: dict[str, str | list[str]] = {}
@@ -54,6 +94,7 @@ class Subscriptions:
             self._gateway.sources.open,
         )
         wanted = await self._wanted(operation, lookup, refused, resolved)
+        wanted = [one for one in wanted if one.name not in brought]
         since = _since(operation, resolved)
         hub, leaving = self._gateway.hub, self._in_other_forms(wanted, form)
         groups, missing = await hub.join(self._backlog, wanted, form, since=since, leaving=leaving)
@@ -71,13 +112,20 @@ class Subscriptions:
 
     async def remove(self, names: Iterable[str]) -> None:
         """Leave channels; those not subscribed to are no error."""
-        gone = [self._groups.pop(name) for name in set(names) if name in self._groups]
-        await self._gateway.hub.leave(self._backlog, gone)
+        async with self._changing:
+            left = set(names)
+            for pattern in left & self._patterns.keys():
+                left |= self._patterns.pop(pattern)[1]
+            gone = [self._groups.pop(name) for name in left if name in self._groups]
+            await self._gateway.hub.leave(self._backlog, gone)
 
     async def clear(self) -> None:
         """Leave every channel."""
-        self._groups.clear()
-        await self._gateway.hub.evict(self._backlog)
+        self._is_over = True
+        self._gateway.patterns.dismiss(self)
+        async with self._changing:
+            self._groups.clear()
+            await self._gateway.hub.evict(self._backlog)
 
     def resync(self, names: list[str] | None) -> _Refusals:
         """Owe snapshots of these channels, or of all; gives those that are not subscribed to."""
@@ -109,15 +157,17 @@ class Subscriptions:
                     if one.name not in self._groups and one.name not in wanted
                 ]
                 if new and len(self._groups) + added + len(new) > limit:
-                    raise Refused("too_many_channels", f"a session has at most {limit}")
+                    detail = f"{len(new)} more, and a session has at most {limit}"
+                    raise Refused("too_many_channels", detail)
             except Refused as error:
                 refused.append(_refusal(name, error.code, str(error)))
                 continue
             added += len(new)
             wanted |= {one.name: one for one in channels}
             names = [one.name for one in channels]
-            if names != [name]:
-                resolved[name] = names[0] if len(names) == 1 else names
+            if names != [name] or is_pattern(name):
+                is_one = len(names) == 1 and not is_pattern(name)
+                resolved[name] = names[0] if is_one else names
         return list(wanted.values())
 
     def _in_other_forms(self, wanted: Iterable[Channel], form: Form) -> list[Group]:

@@ -1,14 +1,16 @@
 """Channels that are more than one latest value: bands, aggregates, candles, health, deltas."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
+from api.gateway import Limits
 from pipeline.clock import SECOND_NS
 from pipeline.models import EnrichedChain
-from tests.support import gateway
+from tests.support import chains, gateway
 from tests.support.feed import CHANNEL, CONTRACT
 from tests.support.gateway import CHAIN, Gateway, moved
 
@@ -124,6 +126,35 @@ async def test_health_is_what_readiness_says(served: Gateway) -> None:
         (row,) = told["rows"]
         assert row["symbol"] == "NIFTY"
         assert row["ts_ingest"] == ready["data"]["NIFTY"]["ts_ingest"]
+
+
+async def test_pattern_brings_what_matches_and_what_appears(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    calls, chain_pattern = "contract:NIFTY-20260127-250*-CE", "chain:*-20260127"
+    async with served.client() as client:
+        ack = await client.ask("subscribe", channels=[calls, chain_pattern], interval_ms=100)
+        matched = [f"contract:NIFTY-20260127-{strike}-CE" for strike in (25_000, 25_050)]
+        assert ack["resolved"] == {calls: matched, chain_pattern: [CHANNEL]}
+        assert ack["channels"] == [CHANNEL, *matched]
+        await served.publish(chains.enriched(underlying="BANKNIFTY"), 2)
+        joined = await client.until(lambda message: message["type"] == "joined")
+        new = "chain:BANKNIFTY-20260127"
+        assert (joined["pattern"], joined["channels"]) == (chain_pattern, [new])
+        assert (await client.of("snapshot", new))["seq"] == 2
+        left = await client.ask("unsubscribe", channels=[chain_pattern])
+        assert left["channels"] == matched
+
+
+async def test_pattern_that_matches_too_much_is_refused(valkey: str) -> None:
+    limits = replace(Limits(), channels=5)
+    async with gateway.running(valkey, limits=limits) as served:
+        await served.publish(CHAIN, 1)
+        async with served.client() as client:
+            pattern = "contract:NIFTY-20260127-*"
+            ack = await client.ask("subscribe", channels=[pattern, "underlying:*", "contract:*"])
+            codes = {one["channel"]: one["code"] for one in ack["refused"]}
+            assert codes == {pattern: "too_many_channels", "contract:*": "malformed_channel"}
+            assert "underlying:NIFTY" in ack["channels"]
 
 
 def _by_symbol(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
