@@ -6,13 +6,14 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from api import health, openapi, page
+from api import health, page
 from api.access import tokens
 from api.access.admission import admit
 from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
-from api.live import sockets
+from api.live import events, sockets
+from api.reference import openapi
 from api.rest import (
     admin,
     analytics,
@@ -53,6 +54,7 @@ def create_app(gateway: Gateway) -> Any:
             registry.routes,
             tokens.routes,
             *admin.routes,
+            events.stream,
         ],
     )
     app = Litestar(
@@ -64,6 +66,8 @@ def create_app(gateway: Gateway) -> Any:
             openapi.openapi,
             registry.subject_alone,
             page.document,
+            page.docs,
+            page.docs_live,
             page.asset,
             page.licences,
         ],

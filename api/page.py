@@ -25,6 +25,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+# Swagger UI sets styles of elements it makes; scripts stay as strict as on the page.
+DOCS_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 NOT_BUILT = (
     "The page is not built. Run `make page` in the checkout, or install the wheel, which carries"
     " it.\nREST and WebSocket work without it: see /openapi.json.\n"
@@ -35,7 +37,23 @@ _TYPES = {".js": "text/javascript; charset=utf-8", ".map": "application/json"}
 @get("/", opt={"is_page": True})
 async def document() -> Response[bytes]:
     """The page itself."""
-    path = DIST / "index.html"
+    return _document("index.html", POLICY)
+
+
+@get("/docs", opt={"is_page": True})
+async def docs() -> Response[bytes]:
+    """The REST reference, to read and to try."""
+    return _document("docs.html", DOCS_POLICY)
+
+
+@get("/docs/ws", opt={"is_page": True})
+async def docs_live() -> Response[bytes]:
+    """The reference of the live feed."""
+    return _document("docs-live.html", POLICY)
+
+
+def _document(name: str, policy: str) -> Response[bytes]:
+    path = DIST / name
     if not path.is_file():
         return Response(
             NOT_BUILT.encode(),
@@ -43,7 +61,7 @@ async def document() -> Response[bytes]:
             media_type="text/plain; charset=utf-8",
             headers={"Cache-Control": "no-store"},
         )
-    return _file(path, "no-cache")
+    return _file(path, "no-cache", policy)
 
 
 @get("/assets/{name:str}", opt={"is_page": True})
@@ -67,12 +85,12 @@ def _inside(directory: Path, name: str) -> Path:
     raise ApiError(404, "not_found", "there is no such file")
 
 
-def _file(path: Path, caching: str) -> Response[bytes]:
+def _file(path: Path, caching: str, policy: str = POLICY) -> Response[bytes]:
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
     if kind is not None and kind.startswith("text/") and "charset" not in kind:
         kind += "; charset=utf-8"
     return Response(
         path.read_bytes(),
         media_type=kind or "application/octet-stream",
-        headers={"Cache-Control": caching, "Content-Security-Policy": POLICY},
+        headers={"Cache-Control": caching, "Content-Security-Policy": policy},
     )

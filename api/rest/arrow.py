@@ -61,10 +61,15 @@ def table_of(rows: Sequence[Row], columns: Sequence[str], said: Mapping[str, str
     return pa.table(arrays, schema=pa.schema(fields, metadata=dict(said)))
 
 
+def is_instant(name: str) -> bool:
+    """Whether a field of that name is an instant."""
+    return name.startswith("ts_") or name in _INSTANTS
+
+
 def _array(name: str, values: list[Any]) -> pa.Array:
     # A field of that name may be something else elsewhere: then it is as its values are.
     with contextlib.suppress(ValueError, TypeError, OverflowError, pa.ArrowException):
-        if name.startswith("ts_") or name in _INSTANTS:
+        if is_instant(name):
             return _instants(values)
         if name in _DAYS:
             return pa.array([_day(value) for value in values], pa.date32())

@@ -12,7 +12,15 @@ const output = path.resolve(process.argv[2] ?? path.join(here, "dist"));
 
 const result = await esbuild.build({
   absWorkingDir: here,
-  entryPoints: { page: "src/main.ts", style: "styles.css", icon: "icon.svg" },
+  entryPoints: {
+    page: "src/main.ts",
+    style: "styles.css",
+    icon: "icon.svg",
+    docs: "src/docs/rest.ts",
+    "docs-style": "src/docs/rest.css",
+    "docs-live": "src/docs/live.ts",
+    "docs-live-style": "src/docs/live.css",
+  },
   outdir: path.join(output, "assets"),
   entryNames: "[name]-[hash]",
   loader: { ".svg": "copy" },
@@ -42,12 +50,23 @@ function address(entry) {
   return `/assets/${name}`;
 }
 
-const html = read(path.join(here, "index.html"))
-  .replace("{{script}}", address("src/main.ts"))
-  .replace("{{style}}", address("styles.css"))
-  .replace("{{icon}}", address("icon.svg"));
-if (html.includes("{{")) throw new Error("index.html has a placeholder that nothing fills");
-writeFileSync(path.join(output, "index.html"), html);
+// Each document, and what its placeholders stand for.
+const icon = address("icon.svg");
+const documents = {
+  "index.html": { script: address("src/main.ts"), style: address("styles.css"), icon },
+  "docs.html": { script: address("src/docs/rest.ts"), style: address("src/docs/rest.css"), icon },
+  "docs-live.html": {
+    script: address("src/docs/live.ts"),
+    style: address("src/docs/live.css"),
+    icon,
+  },
+};
+for (const [name, places] of Object.entries(documents)) {
+  let html = read(path.join(here, name));
+  for (const [place, text] of Object.entries(places)) html = html.replace(`{{${place}}}`, text);
+  if (html.includes("{{")) throw new Error(`${name} has a placeholder that nothing fills`);
+  writeFileSync(path.join(output, name), html);
+}
 
 const packages = new Set();
 for (const input of Object.keys(result.metafile.inputs)) {

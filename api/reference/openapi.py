@@ -1,0 +1,174 @@
+"""The OpenAPI 3.1 document, read off the routes themselves: paths, parameters, scopes, problems.
+
+A route's parameters are those its own parser takes, so that the document cannot promise others.
+"""
+
+import inspect
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from api.reference.examples import EXAMPLES, PARAMETERS, PATHS
+from api.reference.fields import components
+from api.reference.responses import JSON, responses_of
+from api.rest.answers import AnyRequest
+from api.rest.query import Parameter, Query
+from api.rest.registry_answers import REGISTRY_TYPES
+
+_DESCRIPTION = (
+    "Option chains with volatilities and Greeks, live and as history. Prices in rupees, quantities"
+    " in units, instants in UTC. null is 'not available'; 0 is a zero. The live feed, `/v1/ws` and"
+    " `/v1/stream`, is described in `/asyncapi.json`."
+)
+_SCOPES = {
+    "live": "latest values, socket and event stream",
+    "history": "stored values",
+    "export": "exports of any size",
+    "admin": "dead letters, the state of the pipeline, revoking anybody's token",
+}
+_METHODS = ("GET", "POST", "DELETE")
+
+
+@get("/openapi.json", opt={"is_page": True})
+async def openapi(request: AnyRequest) -> Response[bytes]:
+    """This description of the gateway."""
+    app: Litestar = request.app
+    body = msgspec.json.encode(document(app))
+    return Response(body, media_type=JSON, headers={"Cache-Control": "no-cache"})
+
+
+def document(app: Litestar) -> dict[str, Any]:
+    """The whole document."""
+    paths: dict[str, Any] = {}
+    for route in app.routes:
+        if not isinstance(route, HTTPRoute):
+            continue
+        for handler in route.route_handlers:
+            for method in _METHODS:
+                if method in handler.http_methods and not handler.opt.get("is_page"):
+                    operations = paths.setdefault(route.path_format, {})
+                    operations[method.lower()] = _operation(route, handler, method)
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "Stockify",
+            "version": stockify_version(),
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {"securitySchemes": _security(), **components()},
+    }
+
+
+def _operation(route: HTTPRoute, handler: HTTPRouteHandler, method: str) -> dict[str, Any]:
+    summary, _, rest = inspect.cleandoc(handler.fn.__doc__ or "").partition("\n\n")
+    name = handler.fn.__name__
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "tags": [_tag(route.path_format)],
+        "summary": " ".join(summary.split()),
+        "parameters": _parameters(route, handler.opt.get("query")),
+        "responses": responses_of(name, handler.opt, method, has_path=bool(route.path_parameters)),
+        "security": _needed(handler),
+    }
+    if rest:
+        operation["description"] = rest
+    body = _body(name, handler)
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _tag(path: str) -> str:
+    parts = path.strip("/").split("/")
+    return parts[1] if len(parts) > 1 else "health"
+
+
+def _body(name: str, handler: HTTPRouteHandler) -> dict[str, Any] | None:
+    """What a route reads of a body: a schema of the registry's, or a struct that may be absent."""
+    example = EXAMPLES.get(f"{name}.body")
+    shape: dict[str, Any] | None = handler.opt.get("body")
+    if shape is not None:
+        content = {kind: {"schema": shape, "example": example} for kind in (*REGISTRY_TYPES, JSON)}
+        return {"required": True, "content": content}
+    struct = handler.opt.get("body_type")
+    if struct is None:
+        return None
+    reference = {"$ref": f"#/components/schemas/{struct.__name__}"}
+    return {"required": False, "content": {JSON: {"schema": reference, "example": example}}}
+
+
+def _needed(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
+    """Any one of these lets a request in; the key of an exchange may also stand in its body."""
+    if handler.opt.get("takes_key"):
+        return [{"key": []}, {}]
+    scope: str | None = handler.opt.get("scope")
+    if scope is None:
+        return []
+    scopes = [scope, *handler.opt.get("scope_with", {}).values()]
+    needed: list[dict[str, list[str]]] = [
+        {"bearer": [one] if one else []} for one in dict.fromkeys(scopes)
+    ]
+    return [*needed, {"ticket": []}] if handler.opt.get("takes_ticket") else needed
+
+
+def _parameters(route: HTTPRoute, query: Query | None) -> list[dict[str, Any]]:
+    named = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATHS[name][0] if name in PATHS else "",
+            "schema": {"type": "string", "minLength": 1},
+            "example": PATHS[name][1] if name in PATHS else None,
+        }
+        for name in route.path_parameters
+    ]
+    asked = query.parameters if query is not None else ()
+    return named + [_asked(parameter) for parameter in asked]
+
+
+def _asked(parameter: Parameter) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+    schema = parameter.schema
+    words = schema.get("enum", ())
+    known = parameter.known[:2] and ",".join(parameter.known[:2])
+    given = (PARAMETERS.get(parameter.name), schema.get("default"), known, *words[:1])
+    example = next((one for one in given if one not in (None, "", ())), schema.get("minimum"))
+    return said | {"example": example}
+
+
+def _security() -> dict[str, Any]:
+    scopes = "; ".join(f"`{name}`: {allows}" for name, allows in _SCOPES.items())
+    bearer = {"type": "http", "scheme": "bearer"}
+    return {
+        "bearer": bearer | {"bearerFormat": "JWT", "description": f"A token. Scopes: {scopes}."},
+        "ticket": {
+            "type": "apiKey",
+            "in": "query",
+            "name": "ticket",
+            "description": "What `POST /v1/tickets` gives: once, within 30 seconds.",
+        },
+        "key": bearer | {"description": "An API key, which `stockify key create` prints once."},
+    }
+
+
+def stockify_version() -> str:
+    """The version that is installed, `0` where it is not."""
+    try:
+        return version("stockify")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,148 @@
+"""What a route may answer: its success in every format, and each of its errors, with examples."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from api.errors import PROBLEM_TYPE
+from api.reference.examples import EXAMPLES
+from api.reference.fields import answer_schema, schema_of
+from api.rest.formats import OF_LISTS, OF_OBJECTS, Format
+from api.rest.registry_answers import REGISTRY_TYPES
+
+JSON = Format.JSON.media_type
+_FILES = (Format.ARROW, Format.PARQUET, Format.CSV, Format.NDJSON)
+_PROBLEMS = {
+    400: ("invalid_query", "a parameter, a path or a body cannot be read; `errors` names what"),
+    401: ("unauthenticated", "no token, or one that does not hold"),
+    403: ("insufficient_scope", "the token lacks the scope, or a foreign page asks"),
+    404: ("unknown_symbol", "nothing is known under that name"),
+    405: ("method_not_allowed", "the path has no such method"),
+    406: ("not_acceptable", "it cannot be had in what `Accept` or `format` asks for"),
+    408: ("body_too_slow", "the request did not come in time"),
+    409: ("no_source", "a dead letter does not say where it came from"),
+    413: ("body_too_large", "the body is too large"),
+    414: ("uri_too_long", "the query is too long"),
+    415: ("unsupported_media_type", "the body is of a type that is not taken"),
+    421: ("bad_host", "the host is not one of ours"),
+    422: ("unprocessable", "it can be read, and means nothing here"),
+    429: ("too_many_requests", "too many units; wait for as long as `Retry-After` says"),
+    431: ("head_too_large", "the head of the request is too large"),
+    500: ("internal_error", "the gateway failed; its log has the `request_id`"),
+    503: ("redis_unavailable", "Redis or Postgres is away; try again"),
+}
+# What may stop any request, whatever it asks for.
+_EVERYWHERE = (400, 405, 408, 413, 414, 421, 429, 431, 500, 503)
+_WITH_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
+_REGISTRY_ERRORS = {
+    404: (40401, "40401 subject, 40402 version or 40403 schema not found"),
+    422: (42202, "42201 invalid schema, 42202 invalid version"),
+}
+_EVERY_HEADER = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
+
+
+def responses_of(
+    name: str, opt: Mapping[str, Any], method: str, *, has_path: bool
+) -> dict[str, Any]:
+    """The responses of the route of that name, by status."""
+    statuses = set(_EVERYWHERE)
+    is_closed = "scope" in opt or "takes_key" in opt
+    if is_closed:
+        statuses |= {401, 403}
+    if has_path:
+        statuses |= {404}
+    if method == "GET" and is_closed and "registry" not in opt:
+        statuses |= {406}
+    if "body" in opt or "body_type" in opt:
+        statuses |= {415}
+    if "errors" in opt or name == "redrive":
+        statuses |= {409}
+    found = {"200": _success(name, opt)}
+    if method == "GET" and "scope" in opt and "registry" not in opt:
+        found["304"] = {"description": "what `If-None-Match` names is still the newest"}
+    found |= {str(status): _problem(status) for status in sorted(statuses)}
+    if "registry" in opt:
+        found |= _registry(opt["registry"]["statuses"])
+    if opt.get("is_open"):
+        report = {JSON: _content(EXAMPLES.get(name))}
+        found["503"] = {"description": "not ready, and why", "content": report, **_headers()}
+    return found
+
+
+def _success(name: str, opt: Mapping[str, Any]) -> dict[str, Any]:
+    example = EXAMPLES.get(name)
+    said: dict[str, Any] = {"description": "the answer", **_headers("ETag", "Link", "X-Meta")}
+    if "registry" in opt:
+        shape = opt["registry"]["shape"]
+        content = {kind: {"schema": shape, "example": example} for kind in (JSON, *REGISTRY_TYPES)}
+    elif opt.get("is_open"):
+        content = {JSON: _content(example)}
+    elif "media_type" in opt:
+        content = {opt["media_type"]: {"schema": {"type": "string"}, "example": example}}
+    elif isinstance(example, str):
+        content = _rows(_FILES, example)
+    elif isinstance(example, dict):
+        schema = answer_schema(example)
+        formats = OF_LISTS if isinstance(example["data"], list) else OF_OBJECTS
+        content = {JSON: {"schema": schema, "example": example}} | _rows(formats[1:], None)
+        content[Format.MSGPACK.media_type] = {"schema": schema}
+    else:
+        content = {JSON: {}}
+    return said | {"content": content}
+
+
+def _rows(formats: Sequence[Format], csv: str | None) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for kind in formats:
+        content[kind.media_type] = {"schema": {"description": "rows alone"}}
+    if csv is not None:
+        content[Format.CSV.media_type]["example"] = csv
+    return content
+
+
+def _content(example: Any) -> dict[str, Any]:
+    return {"schema": schema_of(example), "example": example}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    code, description = _PROBLEMS[status]
+    example = {
+        "type": f"urn:stockify:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": description,
+        "code": code,
+        "request_id": "5c8ae0b1f2d34a67",
+        "errors": [{"parameter": "limit", "detail": "want a whole number"}]
+        if status == 400
+        else [],
+    }
+    schema = {"$ref": "#/components/schemas/Problem"}
+    said: dict[str, Any] = {
+        "description": description,
+        "content": {PROBLEM_TYPE: {"schema": schema, "example": example}},
+    }
+    own = _WITH_HEADERS.get(status)
+    return said | _headers(*([own] if own else []))
+
+
+def _registry(statuses: Sequence[int]) -> dict[str, Any]:
+    """Errors in the words of the registry's own API; problems of the same status beside them."""
+    found = {}
+    # A body that is none is told in these words too.
+    for status in {*statuses, 400, 415}:
+        code, text = _REGISTRY_ERRORS.get(status, (status, _PROBLEMS[status][1]))
+        schema = {"$ref": "#/components/schemas/RegistryError"}
+        example = {"error_code": code, "message": text}
+        content: dict[str, Any] = {
+            kind: {"schema": schema, "example": example} for kind in (JSON, *REGISTRY_TYPES)
+        }
+        if status not in _REGISTRY_ERRORS:
+            content |= _problem(status)["content"]
+        found[str(status)] = {"description": text, "content": content, **_headers()}
+    return found
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    each = {name: {"$ref": f"#/components/headers/{name}"} for name in (*_EVERY_HEADER, *names)}
+    return {"headers": each}

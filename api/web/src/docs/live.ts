@@ -1,0 +1,104 @@
+// The reference of the live feed: /asyncapi.json as tables. Writes text nodes only.
+
+interface Schema {
+  $ref?: string;
+  type?: string | string[];
+  const?: unknown;
+  enum?: unknown[];
+  description?: string;
+  properties?: Record<string, Schema>;
+  required?: string[];
+  items?: Schema;
+  anyOf?: Schema[];
+}
+
+interface Message {
+  name: string;
+  summary?: string;
+  payload: Schema;
+  examples?: { name?: string; payload: unknown }[];
+}
+
+interface Operation {
+  action: string;
+  summary?: string;
+  messages: { $ref: string }[];
+}
+
+interface Described {
+  info: { title: string; version: string; description: string };
+  operations: Record<string, Operation>;
+  channels: Record<string, { messages: Record<string, { $ref: string }> }>;
+  components: { messages: Record<string, Message>; schemas: Record<string, Schema> };
+  "x-close-codes": Record<string, string>;
+}
+
+function element(name: string, text = "", ...children: Node[]): HTMLElement {
+  const made = document.createElement(name);
+  if (text) made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+function typeOf(schema: Schema): string {
+  if (schema.$ref) return schema.$ref.split("/").at(-1) ?? "";
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map((each) => JSON.stringify(each)).join(" | ");
+  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
+  const type = [schema.type ?? "any"].flat().join(" | ");
+  return schema.items ? `${type} of ${typeOf(schema.items)}` : type;
+}
+
+function row(...cells: Node[]): HTMLElement {
+  return element("tr", "", ...cells.map((cell) => element("td", "", cell)));
+}
+
+function fields(schema: Schema): HTMLElement {
+  const rows = Object.entries(schema.properties ?? {}).map(([name, each]) => {
+    const isRequired = schema.required?.includes(name);
+    return row(
+      element("code", name),
+      element("code", typeOf(each)),
+      document.createTextNode(isRequired ? "" : "optional"),
+      document.createTextNode(each.description ?? ""),
+    );
+  });
+  return element("table", "", ...rows);
+}
+
+function section(described: Described, name: string, message: Message): HTMLElement {
+  const payload = message.payload.$ref
+    ? described.components.schemas[message.payload.$ref.split("/").at(-1) ?? ""]
+    : message.payload;
+  const made = element("section", "", element("h3", message.name));
+  made.id = name;
+  made.append(element("p", message.summary ?? ""), fields(payload ?? {}));
+  for (const example of message.examples ?? []) {
+    made.append(element("pre", JSON.stringify(example.payload, null, 1)));
+  }
+  return made;
+}
+
+function show(described: Described, root: HTMLElement): void {
+  root.append(element("h1", `${described.info.title}, live feed`));
+  root.append(element("p", described.info.description));
+  for (const operation of Object.values(described.operations)) {
+    root.append(element("h2", operation.action === "send" ? "The client says" : "The client hears"));
+    root.append(element("p", operation.summary ?? ""));
+    for (const reference of operation.messages) {
+      const name = reference.$ref.split("/").at(-1) ?? "";
+      const message = described.components.messages[name];
+      if (message) root.append(section(described, name, message));
+    }
+  }
+  const codes = Object.entries(described["x-close-codes"]).map(([code, why]) =>
+    row(element("code", code), document.createTextNode(why)),
+  );
+  root.append(element("h2", "Close codes"), element("table", "", ...codes));
+}
+
+const root = document.querySelector<HTMLElement>("#docs");
+if (root) {
+  const answer = await fetch("/asyncapi.json");
+  show((await answer.json()) as Described, root);
+}

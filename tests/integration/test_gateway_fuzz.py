@@ -1,0 +1,104 @@
+"""The whole REST surface asked by chance: no answer is an error of ours or is not described."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.support import surface
+from tests.support.postgres import PostgresServer
+from tests.support.surface import SCOPES, Surface
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+WITH_ALL, WITH_ONE = 12, 2  # requests to a route, with a token of all scopes and with one of each
+ENDLESS = ("stream",)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def served(
+    tmp_path_factory: pytest.TempPathFactory, wheel_server: PostgresServer
+) -> AsyncIterator[Surface]:
+    """A gateway without limits, so that every request is answered by its route."""
+    directory = tmp_path_factory.mktemp("fuzz")
+    unlimited = {"gateway_rate": 0, "gateway_address_rate": 0}
+    async with surface.running(directory, wheel_server, **unlimited) as running:
+        yield running
+
+
+async def test_whatever_is_asked_is_answered_as_described(served: Surface) -> None:
+    document = (await served.gateway.http.get("/openapi.json")).json()
+    schema = schemathesis.openapi.from_dict(document)
+    found = [each.ok() for each in schema.get_all_operations() if isinstance(each, Ok)]
+    operations = [each for each in found if each.definition.raw["operationId"] not in ENDLESS]
+    assert len(operations) == len(surface.operations(document)) - len(ENDLESS)
+    failures: list[str] = []
+    asked = 0
+    with requests.Session() as session:
+        for operation in operations:
+            for scopes in (SCOPES, *((scope,) for scope in SCOPES), ()):
+                examples = WITH_ALL if len(scopes) > 1 else WITH_ONE
+                try:
+                    asked += await asyncio.to_thread(
+                        ask, served, session, operation, scopes, examples
+                    )
+                except Exception as error:
+                    failures.append(f"{operation.label} {scopes}: {error}")
+    assert not failures, "\n\n".join(failures)
+    assert asked > len(operations) * WITH_ALL / 2
+    assert (await served.gateway.http.get("/healthz")).status_code == 200
+
+
+def ask(
+    served: Surface,
+    session: requests.Session,
+    operation: "APIOperation[Any, Any, Any, Any]",
+    scopes: tuple[str, ...],
+    examples: int,
+) -> int:
+    """Ask a route by chance; how often. Raises what does not hold."""
+    asked = 0
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def check(case: schemathesis.Case) -> None:
+        nonlocal asked
+        asked += 1
+        # Each time a token of its own: one of the routes takes it back.
+        bearer = served.gateway.token(*scopes) if scopes else "none"
+        case.call_and_validate(
+            base_url=str(served.gateway.http.base_url).rstrip("/"),
+            session=session,
+            headers={"Authorization": f"Bearer {bearer}"},
+            checks=CHECKS,
+            timeout=10,
+        )
+
+    check()
+    return asked
