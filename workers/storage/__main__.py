@@ -7,7 +7,8 @@ from pipeline import rows
 from pipeline.database import Database
 from pipeline.runtime import Context, cancel, run
 from workers.storage.keeping import Keeper
-from workers.storage.shard import Shard
+from workers.storage.outage import Outage
+from workers.storage.shard import COMMITS, Shard
 
 # How long one attempt waits for a connection: with the last attempts of a shard together well
 # within the time a worker has to drain.
@@ -22,7 +23,7 @@ async def store(context: Context) -> None:
     await asyncio.to_thread(rows.warmup)  # seconds where the cache is cold; the heartbeat goes on
     database = Database(
         context.settings.database_url,
-        max_size=2 * context.topics.shards,
+        max_size=(COMMITS + 1) * context.topics.shards,  # and one to look things up
         wait_s=CONNECTION_WAIT_S,
         check_after_s=CHECK_AFTER_S,
         session_s=SESSION_S,
@@ -34,7 +35,8 @@ async def store(context: Context) -> None:
     await database.open()
     await kept.open()
     try:
-        shards = [Shard(context, database, n) for n in range(context.topics.shards)]
+        outage = Outage(context.telemetry, context.stopping)
+        shards = [Shard(context, database, outage, n) for n in range(context.topics.shards)]
         keeping = asyncio.create_task(Keeper(context, kept).work())
         try:
             await asyncio.gather(*(shard.work() for shard in shards))

@@ -4,9 +4,11 @@ Nothing is read from the bus or acknowledged here. A batch is prepared and then 
 the next one can be prepared meanwhile.
 """
 
+import asyncio
+import contextlib
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -114,6 +116,7 @@ class Writer:
         self._days: set[date] = set()
         self._commits = 0
         self._recent: deque[set[str]] = deque(maxlen=_REMEMBERED_COMMITS)  # ids, of all revisions
+        self._writing: list[tuple[set[str], asyncio.Event]] = []
         self._connections = 0
 
     async def write(self, batch: Sequence[Arrived], without: Known = _NOTHING) -> Written:
@@ -153,8 +156,11 @@ class Writer:
     async def commit(self, prepared: Prepared) -> Written:
         """Write a prepared batch, once. Raises as `write` does; then it must be prepared anew."""
         while True:
+            ids = {id for one in prepared.fresh for id in _revisions(one.id)}
             try:
-                written = None if self._is_overtaken(prepared) else await self._committed(prepared)
+                async with self._alone_with(ids):
+                    is_stale = self._is_overtaken(prepared)
+                    written = None if is_stale else await self._committed(prepared, ids)
             finally:
                 self._encoders.append(prepared.encoder)
             if written is not None:
@@ -169,7 +175,20 @@ class Writer:
         ids = {arrived.id for arrived in prepared.fresh}
         return any(not one.isdisjoint(ids) for one in [*self._recent][len(self._recent) - since :])
 
-    async def _committed(self, prepared: Prepared) -> Written | None:
+    @contextlib.asynccontextmanager
+    async def _alone_with(self, ids: set[str]) -> AsyncIterator[None]:
+        """Wait until no other commit writes any of those snapshots, then let none do so."""
+        while others := [done for theirs, done in self._writing if not theirs.isdisjoint(ids)]:
+            await others[0].wait()
+        this = ids, asyncio.Event()
+        self._writing.append(this)
+        try:
+            yield
+        finally:
+            self._writing.remove(this)
+            this[1].set()
+
+    async def _committed(self, prepared: Prepared, ids: set[str]) -> Written | None:
         """Write a batch; None where the connection is newer than what was looked up for it."""
         fresh, stored = prepared.fresh, prepared.stored
         if not fresh:
@@ -196,7 +215,7 @@ class Writer:
                 sys.audit("stockify.storage", "coverage_counted")
             sys.audit("stockify.storage", "committed")
         self._commits += 1
-        self._recent.append({id for one in fresh for id in _revisions(one.id)})
+        self._recent.append(ids)
         return Written(sum(kept), len(fresh), prepared.known, prepared.refused)
 
     def forget(self) -> None:
