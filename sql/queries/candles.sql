@@ -70,10 +70,12 @@ SELECT
     candle.n, candle.volume_total, candle.open_interest, candle.iv, candle.bid, candle.ask
 
 -- fragment: contract_candles_kept_of
+-- Definition by definition: a plan for any parameters else goes by the key, which begins with the
+-- time, and reads every contract's candles of the range.
 WHERE
-    candle.instrument_id = ANY(%(instrument_ids)s::integer[])
-    AND candle.starts >= %(start)s AND candle.starts < %(end)s
-ORDER BY candle.starts, candle.closed_at
+    kept.instrument_id = wanted.instrument_id
+    AND kept.starts >= %(start)s AND kept.starts < %(end)s
+OFFSET 0
 
 -- fragment: underlying_candles_kept
 SELECT DISTINCT ON (candle.starts)
@@ -145,26 +147,50 @@ FROM contract_candles_1d AS candle
 -- name: contract_candles_1m_kept
 -- Candles of a contract of a minute each that start in [start, end), oldest first.
 {contract_candles_kept}
-FROM contract_candles_1m AS candle
-{contract_candles_kept_of}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1m AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
 
 -- name: contract_candles_5m_kept
 -- Candles of a contract of five minutes each that start in [start, end), oldest first.
 {contract_candles_kept}
-FROM contract_candles_5m AS candle
-{contract_candles_kept_of}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_5m AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
 
 -- name: contract_candles_1h_kept
 -- Candles of a contract of an hour each that start in [start, end), oldest first.
 {contract_candles_kept}
-FROM contract_candles_1h AS candle
-{contract_candles_kept_of}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1h AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
 
 -- name: contract_candles_1d_kept
 -- Candles of a contract of a day each that start in [start, end), oldest first.
 {contract_candles_kept}
-FROM contract_candles_1d AS candle
-{contract_candles_kept_of}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1d AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
 
 -- name: contract_candles_live
 -- Candles of a contract from its rows in [start, end), oldest first. The instants of its chain go
