@@ -264,15 +264,16 @@ async def _parts(
     for source, reached in (*sources, ("live", end_ns)):
         if start_ns >= reached:
             continue
-        rows = await session.fetch(
-            f"{series.kind}_candles_{source}",
-            **series.asked,
-            seconds=seconds,
-            start=to_datetime(start_ns),
-            end=to_datetime(reached),
-        )
-        if found and rows and found[-1]["starts"] == rows[0]["starts"]:
-            found[-1] = merged(found[-1], rows.pop(0))
-        found += rows
+        asked = series.asked | {"start": to_datetime(start_ns), "end": to_datetime(reached)}
+        name = f"{series.kind}_candles_{source}"
+        if LEVELS_S.get(source) == seconds:  # as they were rolled; else they are summed up
+            rows = await session.fetch(f"{name}_kept", **asked)
+        else:
+            rows = await session.fetch(name, **asked, seconds=seconds)
+        for row in rows:
+            if found and found[-1]["starts"] == row["starts"]:
+                found[-1] = merged(found[-1], row)
+            else:
+                found.append(row)
         start_ns = reached
     return found

@@ -7,6 +7,8 @@ every statement is a named query (`pipeline/queries.py`). It never decides what 
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
@@ -35,10 +37,11 @@ GATHER_S = 0.001  # that rows of a COPY gather before they are taken; some 100 k
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension: no version sends any
 _COPY_TRAILER = b"\xff\xff"
 
-# Classes of SQLSTATE: the rows are wrong (22 data, 23 constraint); the server cannot now (08
-# connection, 25006 read-only, 40 rolled back, 53 resources, 55 not in the right state, 57 operator,
-# 58 system). What psycopg reports without one, a lost connection, is OperationalError.
-_REJECTED_CLASSES = frozenset(("22", "23"))
+# Classes of SQLSTATE: the rows are wrong (22 data, 23 constraint, P0 raised by a function: none of
+# ours does, a trigger of the user's may); the server cannot now (08 connection, 25006 read-only,
+# 40 rolled back, 53 resources, 55 not in the right state, 57 operator, 58 system). What psycopg
+# reports without one, a lost connection, is OperationalError.
+_REJECTED_CLASSES = frozenset(("22", "23", "P0"))
 _UNAVAILABLE_CLASSES = frozenset(("08", "40", "53", "55", "57", "58"))
 _READ_ONLY = "25006"
 
@@ -156,11 +159,19 @@ class Database:
 
     Opening does not wait for the server; a call made while it is away raises StoreUnavailable
     within `wait_s`. A connection that has rested for `check_after_s` is tried before it is given
-    out. Rows are dicts; absent is None. Raises ConfigError if the URL is no Postgres URL.
+    out. A session that lasts longer than `session_s` is cut off: whoever waits in it gets
+    StoreUnavailable, however silent the server is; None lets sessions last. Rows are dicts; absent
+    is None. Raises ConfigError if the URL is no Postgres URL.
     """
 
     def __init__(
-        self, url: str, *, max_size: int = 4, wait_s: float = WAIT_S, check_after_s: float = 0.0
+        self,
+        url: str,
+        *,
+        max_size: int = 4,
+        wait_s: float = WAIT_S,
+        check_after_s: float = 0.0,
+        session_s: float | None = None,
     ) -> None:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # our callers tell of outages
         self._pool: psycopg_pool.AsyncConnectionPool[_Connection]
@@ -174,8 +185,10 @@ class Database:
             timeout=wait_s,
             reconnect_timeout=RECONNECT_S,
             check=self._check,
+            configure=self._begin,
         )
-        self._check_after_s = check_after_s
+        self._check_after_s, self._session_s = check_after_s, session_s
+        self.connections = 0  # made so far; each may lead to another server than those before
         self._used: WeakKeyDictionary[_Connection, float] = WeakKeyDictionary()
 
     async def open(self) -> None:
@@ -196,7 +209,8 @@ class Database:
         with _mapped():
             async with self._pool.connection() as connection:
                 try:
-                    yield Session(connection)
+                    with _cut_after(connection, self._session_s):
+                        yield Session(connection)
                 except StoreUnavailable as error:
                     if getattr(error.__cause__, "sqlstate", None) == _READ_ONLY:
                         await connection.close()
@@ -215,7 +229,17 @@ class Database:
     async def _check(self, connection: _Connection) -> None:
         rested_s = time.monotonic() - self._used.get(connection, 0.0)
         if rested_s >= self._check_after_s:
-            await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+            with _cut_after(connection, CONNECT_S):
+                await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+
+    async def _begin(self, connection: _Connection) -> None:
+        self.connections += 1
+        if self._session_s is not None:
+            # What the server still holds for a session that we have cut off, it lets go of too.
+            with _cut_after(connection, CONNECT_S):
+                await connection.execute(
+                    statement("limit_idle_transactions"), {"ms": str(int(self._session_s * 1_000))}
+                )
 
 
 def _checked(url: str) -> str:
@@ -284,6 +308,31 @@ def _broken_off(link: psycopg.pq.abc.PGconn) -> psycopg.Error:
         if result.status == ExecStatus.FATAL_ERROR:
             error = psycopg.errors.error_from_result(result)
     return error
+
+
+@contextlib.contextmanager
+def _cut_after(connection: _Connection, seconds: float | None) -> Iterator[None]:
+    """Shut the connection's socket if the block lasts longer: the driver then finds it lost.
+
+    To cancel whoever waits would not do, for the driver asks the server then and waits on.
+    """
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, _shut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(connection: _Connection) -> None:
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        # A socket object of its own: closing it leaves the driver's descriptor open.
+        socket.socket(fileno=os.dup(connection.fileno())) as own,
+    ):
+        own.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

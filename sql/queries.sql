@@ -124,6 +124,10 @@ WHERE instruments.instrument_id = given.instrument_id
 -- Make sure that rows of these UTC days have a place.
 SELECT count(make_day(day)) AS days FROM unnest(%(days)s::date[]) AS day
 
+-- name: limit_idle_transactions
+-- How long, in ms, the server keeps a transaction of this session whose client says nothing.
+SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, false) AS ms
+
 -- name: ledger_known
 -- Which of these entries have their rows committed, and how many legs of each were set aside.
 SELECT id, rejected FROM ledger WHERE id = ANY(%(ids)s)

@@ -66,6 +66,39 @@ GROUP BY {candle_bucket}, candle.expiry
 ORDER BY {candle_bucket}, candle.expiry
 
 
+-- fragment: contract_candles_kept
+-- As they were rolled: one a bucket and definition of the contract, so nothing is to be summed up.
+SELECT
+    (extract(epoch FROM candle.starts) * 1000000)::bigint * 1000 AS starts,
+    candle.open, candle.high, candle.low, candle.close,
+    (extract(epoch FROM candle.closed_at) * 1000000)::bigint * 1000 AS closed_at,
+    candle.n, candle.volume_total, candle.open_interest, candle.iv, candle.bid, candle.ask
+
+-- fragment: contract_candles_kept_of
+-- Definition by definition: a plan for any parameters else goes by the key, which begins with the
+-- time, and reads every contract's candles of the range.
+WHERE
+    kept.instrument_id = wanted.instrument_id
+    AND kept.starts >= %(start)s AND kept.starts < %(end)s
+OFFSET 0
+
+-- fragment: underlying_candles_kept
+SELECT DISTINCT ON (candle.starts)
+    (extract(epoch FROM candle.starts) * 1000000)::bigint * 1000 AS starts, candle.expiry,
+    candle.open, candle.high, candle.low, candle.close,
+    (extract(epoch FROM candle.closed_at) * 1000000)::bigint * 1000 AS closed_at,
+    candle.n, candle.forward, candle.atm_iv, candle.put_call_ratio_open_interest,
+    candle.put_call_ratio_volume, candle.max_pain, candle.skew_25_delta, candle.gamma_exposure,
+    candle.expected_move, candle.call_open_interest, candle.put_open_interest
+
+-- fragment: underlying_candles_kept_of
+WHERE
+    candle.underlying = %(underlying)s
+    AND (%(expiry)s::date IS NULL OR candle.expiry = %(expiry)s::date)
+    AND candle.starts >= %(start)s AND candle.starts < %(end)s
+ORDER BY candle.starts, candle.expiry
+
+
 -- name: candles_until
 -- Up to where the minutes and a level are rolled, ns; 0 where nothing is.
 SELECT
@@ -115,6 +148,54 @@ FROM contract_candles_1h AS candle
 SELECT {candle_bucket} AS starts, {contract_candle_values}
 FROM contract_candles_1d AS candle
 {contract_candles_of}
+
+-- name: contract_candles_1m_kept
+-- Candles of a contract of a minute each that start in [start, end), oldest first.
+{contract_candles_kept}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1m AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
+
+-- name: contract_candles_5m_kept
+-- Candles of a contract of five minutes each that start in [start, end), oldest first.
+{contract_candles_kept}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_5m AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
+
+-- name: contract_candles_1h_kept
+-- Candles of a contract of an hour each that start in [start, end), oldest first.
+{contract_candles_kept}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1h AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
+
+-- name: contract_candles_1d_kept
+-- Candles of a contract of a day each that start in [start, end), oldest first.
+{contract_candles_kept}
+FROM
+    unnest(%(instrument_ids)s::integer[]) AS wanted (instrument_id)
+    CROSS JOIN LATERAL (
+        SELECT kept.*
+        FROM contract_candles_1d AS kept
+        {contract_candles_kept_of}
+    ) AS candle
+ORDER BY candle.starts, candle.closed_at
 
 -- name: contract_candles_live
 -- Candles of a contract from its rows in [start, end), oldest first. The instants of its chain go
@@ -170,6 +251,30 @@ SELECT DISTINCT ON ({candle_bucket})
     {candle_bucket} AS starts, candle.expiry, {underlying_candle_values}
 FROM underlying_candles_1d AS candle
 {underlying_candles_of}
+
+-- name: underlying_candles_1m_kept
+-- Candles of an underlying of a minute each that start in [start, end), oldest first.
+{underlying_candles_kept}
+FROM underlying_candles_1m AS candle
+{underlying_candles_kept_of}
+
+-- name: underlying_candles_5m_kept
+-- Candles of an underlying of five minutes each that start in [start, end), oldest first.
+{underlying_candles_kept}
+FROM underlying_candles_5m AS candle
+{underlying_candles_kept_of}
+
+-- name: underlying_candles_1h_kept
+-- Candles of an underlying of an hour each that start in [start, end), oldest first.
+{underlying_candles_kept}
+FROM underlying_candles_1h AS candle
+{underlying_candles_kept_of}
+
+-- name: underlying_candles_1d_kept
+-- Candles of an underlying of a day each that start in [start, end), oldest first.
+{underlying_candles_kept}
+FROM underlying_candles_1d AS candle
+{underlying_candles_kept_of}
 
 -- name: underlying_candles_live
 -- Candles of an underlying from the snapshots of its chains in [start, end), oldest first.

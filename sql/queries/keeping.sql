@@ -4,6 +4,10 @@
 -- Whether this session is the one that keeps; it is until it ends or lets go.
 SELECT pg_try_advisory_lock(hashtextextended('stockify.keeping', 0)) AS is_mine
 
+-- name: check_writing
+-- Fails where the server takes no writes, and does nothing else.
+DELETE FROM coverage WHERE false
+
 -- name: end_keeping
 -- Let another session keep.
 SELECT pg_advisory_unlock(hashtextextended('stockify.keeping', 0))

@@ -11,7 +11,7 @@ from pipeline import bodies, models
 from pipeline.archive import read_archive
 from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry, decode_entry
-from pipeline.runtime import Context
+from pipeline.runtime import Context, cancel
 from pipeline.streams import Consumer, trim
 from tests.support import bus, chains, worker_process
 from workers import archiver, processor
@@ -174,8 +174,7 @@ async def test_crash_between_disk_and_acknowledgement_writes_no_entry_twice(
         monkeypatch.setattr(Consumer, "ack", crash)
         work = asyncio.create_task(archiver.archive(context))
         await asyncio.wait_for(reached.wait(), 10)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await cancel(work)
         monkeypatch.undo()
         assert await left(context) == 3
         await bus.append(context, "stream:raw", raw(3))

@@ -11,7 +11,7 @@ import psycopg
 
 from pipeline.clock import SECOND_NS
 from pipeline.database import Database
-from pipeline.runtime import Context
+from pipeline.runtime import Context, cancel
 from tests.support import bus, chains
 from tests.support.postgres import open_database
 from tests.support.storing import write
@@ -143,11 +143,9 @@ async def test_one_of_two_keeps_and_the_other_follows_when_it_ends(
         await until_keeps(first)
         other = asyncio.create_task(second.work())
         assert not second._keeps()
-        one.cancel()
-        await asyncio.gather(one, return_exceptions=True)
+        await cancel(one)
         await until_keeps(second)
-        other.cancel()
-        await asyncio.gather(other, return_exceptions=True)
+        await cancel(other)
 
 
 async def until_keeps(keeper: Keeper) -> None:

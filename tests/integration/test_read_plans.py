@@ -218,6 +218,22 @@ async def test_legs_at_instants_are_one_scan_of_the_key(
     assert "instrument_id = ANY" in scan.condition
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_candles_of_a_contract_are_found_by_it_and_not_by_the_time_alone(
+    explaining: Explaining, database: Database, asked: list[Asked], mode: str
+) -> None:
+    await contract_candles(database, CALL, 60, START_NS, END_NS, 400)
+    scans = [
+        scan
+        for query in asked
+        if query.name == "contract_candles_1m_kept"
+        for scan in explaining.scans_of(query, mode)
+    ]
+    assert scans
+    for scan in scans:
+        assert scan.condition.lstrip("(").startswith("instrument_id = "), scan
+
+
 def test_scan_of_everything_is_noticed(explaining: Explaining) -> None:
     whole = {"start": PAST.session_start(0), "end": PAST.session_start(PAST.days)}
     with explaining.without_indexes():

@@ -11,7 +11,7 @@ from pipeline.config import Settings
 from pipeline.entries import Entry, NewEntry
 from pipeline.errors import ConfigError
 from pipeline.models import EnrichedChain
-from pipeline.runtime import Context
+from pipeline.runtime import Context, cancel
 from pipeline.streams import Consumer, Producer
 from tests.support import bus, chains, worker_process
 from workers import splitter
@@ -147,8 +147,7 @@ async def test_crash_at_the_finishing_step_neither_loses_nor_doubles(
         monkeypatch.setattr(Consumer, "finish_many", crash)
         work = asyncio.create_task(splitter.split(context))
         await asyncio.wait_for(reached.wait(), 10)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await cancel(work)
         monkeypatch.undo()
         assert len(await contracts(context)) == (10 if after else 0)
     async with bus.context(valkey) as context:

@@ -99,6 +99,21 @@ async def test_server_that_became_read_only_is_waited_for_and_told_of_once(
         assert counts(url) == (20, 200, 20)
 
 
+async def test_keeper_lets_go_of_a_server_that_became_read_only_and_keeps_again(
+    valkey: str, wheel_server: PostgresServer
+) -> None:
+    with wheel_server.database() as url:
+        async with storage_context(valkey, url) as context, bus.working(context, store):
+
+            def keeps() -> bool:
+                return context.telemetry.report()["gauges"].get("keeper") == 1
+
+            await bus.until(keeps)
+            with read_only(wheel_server):
+                await bus.until(lambda: not keeps())
+            await bus.until(keeps)
+
+
 async def test_second_host_of_the_url_is_used_where_the_first_is_dead(
     valkey: str, plain_database_url: str
 ) -> None:

@@ -39,7 +39,13 @@ class CuttingProxy:
         )
         self._cut, self._times = cut, times
         self._tasks: set[asyncio.Task[None]] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self.cuts = 0
+
+    def fall_silent(self) -> None:
+        """Pass nothing on any more of the connections there are, and end none; new ones work."""
+        self._silent |= self._clients
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -57,12 +63,13 @@ class CuttingProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._clients.add(writer)
         to_server: asyncio.StreamWriter | None = None
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server)
-            answers = asyncio.create_task(_pass_on(from_server, writer))
+            answers = asyncio.create_task(self._answer(from_server, writer))
             try:
-                await self._ask(reader, to_server, from_server, answers)
+                await self._ask(reader, writer, to_server, from_server, answers)
             finally:
                 answers.cancel()
                 await asyncio.gather(answers, return_exceptions=True)
@@ -70,6 +77,7 @@ class CuttingProxy:
             pass  # either side is gone, or the test is over
         finally:
             self._tasks.discard(task)
+            self._clients.discard(writer)
             for side in (writer, to_server):
                 if side is not None:
                     _reset(side)
@@ -77,6 +85,7 @@ class CuttingProxy:
     async def _ask(
         self,
         reader: asyncio.StreamReader,
+        client: asyncio.StreamWriter,
         to_server: asyncio.StreamWriter,
         from_server: asyncio.StreamReader,
         answers: "asyncio.Task[None]",
@@ -84,6 +93,8 @@ class CuttingProxy:
         """Pass on what the client sends, up to the cut."""
         has_copied = False
         while asked := await reader.read(_READ_BYTES):
+            if client in self._silent:
+                continue
             is_copying = asked.startswith(_COPY_DATA)
             has_copied = has_copied or is_copying
             may_cut = self.cuts < self._times and has_copied
@@ -103,12 +114,13 @@ class CuttingProxy:
             to_server.write(asked)
             await to_server.drain()
 
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while answered := await reader.read(_READ_BYTES):
-        writer.write(answered)
-        await writer.drain()
-    writer.close()
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what the server answers."""
+        while answered := await reader.read(_READ_BYTES):
+            if writer not in self._silent:
+                writer.write(answered)
+                await writer.drain()
+        writer.close()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -63,6 +63,7 @@ class Keeper:
         while not self._context.stopping.is_set():
             try:
                 async with self._database.session() as session:
+                    await session.execute("check_writing")
                     if (await session.fetch("try_keeping"))[0]["is_mine"]:
                         attempt = 0
                         await self._keep(session)
@@ -95,7 +96,9 @@ class Keeper:
         chores, due = self.chores(), dict[str, float]()
         try:
             while not self._context.stopping.is_set():
-                await session.fetch("ping")  # with this connection goes the lock
+                # With this connection goes the lock: also where the server only reads by now, for
+                # then the one to keep is another.
+                await session.execute("check_writing")
                 await self.run(chores, due)
                 await pause(self._context.stopping, LOOK_S)
         finally:

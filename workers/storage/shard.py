@@ -1,16 +1,16 @@
 """One shard of the enriched stream on its way into Postgres: read, prepare, commit, acknowledge.
 
-While a batch is on its way to its commit the next one is read and prepared, and the last one
-acknowledged. While Postgres is away the batch is kept, reading stops where as much is held as may
-be, and nothing is acknowledged. A leg that Postgres will never take becomes a dead letter, and the
-rest of its chain is stored; a chain of which not even that can be becomes one as a whole.
+While two batches are on their way to their commits the next one is read and prepared; they are
+acknowledged in the order of the stream. While Postgres is away they are kept, reading stops where
+as much is held as may be, and nothing is acknowledged. A leg that Postgres will never take becomes
+a dead letter, and the rest of its chain is stored; a chain of which not even that can be becomes
+one as a whole.
 """
 
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,16 +18,16 @@ from pipeline.database import Database
 from pipeline.entries import Entry
 from pipeline.errors import DecodeError, RowsRejected, StoreError
 from pipeline.models import CONTRACT_LETTER_TYPE, ENRICHED_CHAIN_TYPE, ENRICHED_POLLS_TYPE
-from pipeline.runtime import Context, cancel, jittered, pause
+from pipeline.runtime import Context, cancel
 from pipeline.streams import Consumer
 from workers.storage.contracts import add_contract, letter_of
 from workers.storage.intake import READ_ENTRIES, Intake, Item
+from workers.storage.outage import Outage
 from workers.storage.reports import Reported, add_reports, reported_from
 from workers.storage.writer import Arrived, Prepared, Refused, Writer, Written, arrived_from
 
-T = TypeVar("T")
-
-LAST_ATTEMPTS = 3  # when told to stop with Postgres away; then entries stay pending
+# Of one shard on their way at a time: while the server flushes one to its disk it takes the next.
+COMMITS = 2
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -37,19 +37,12 @@ class _Batch(msgspec.Struct, frozen=True):
     prepared: Prepared | None
 
 
-class _Outcome(msgspec.Struct, frozen=True):
-    """What was written, and the message ids of entries of which nothing could be."""
-
-    written: Written
-    rejected: dict[str, str]
-
-
 class Shard:
     """One shard of the enriched stream on its way into Postgres."""
 
-    def __init__(self, context: Context, database: Database, number: int) -> None:
+    def __init__(self, context: Context, database: Database, outage: Outage, number: int) -> None:
         telemetry, settings = context.telemetry, context.settings
-        self._context, self._database = context, database
+        self._context, self._database, self._outage = context, database, outage
         self._telemetry = telemetry
         self._writer = Writer(database, context.clock.now_ns)
         self._intake = Intake(
@@ -77,23 +70,27 @@ class Shard:
         batches = self._consumer.batches(count=READ_ENTRIES)
         reader = asyncio.create_task(self._intake.fill(batches, self._open))
         coming = asyncio.create_task(self._prepared())
-        acknowledging: asyncio.Task[None] | None = None
+        storing: list[asyncio.Task[bool]] = []  # each waits for the one before it
         self._telemetry.set_state("ready")
         try:
-            while (batch := await coming) is not None:
+            while True:
+                awaited = storing if len(storing) == COMMITS else [coming, *storing]
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if not all(task.result() for task in storing if task.done()):
+                    break
+                storing = [task for task in storing if not task.done()]
+                if len(storing) == COMMITS or not coming.done():
+                    continue
+                batch = coming.result()
+                if batch is None:
+                    break
                 coming = asyncio.create_task(self._prepared())
-                outcome = await self._commit(batch)
-                if outcome is None:
-                    self._telemetry.log.warning("left_pending", entries=len(batch.items))
-                    return
-                if acknowledging is not None:
-                    await acknowledging
-                acknowledging = asyncio.create_task(self._finish(batch.items, outcome))
-            await reader  # it has ended; what went wrong there comes out here
+                before = storing[-1] if storing else None
+                storing.append(asyncio.create_task(self._store(batch, before)))
+            if all(await asyncio.gather(*storing)):
+                await reader  # it has ended; what went wrong there comes out here
         finally:
-            if acknowledging is not None:
-                await acknowledging
-            await cancel(reader, coming)
+            await cancel(reader, coming, *storing)
             await self._consumer.close()
 
     async def _open(self, entry: Entry) -> Item | None:
@@ -115,37 +112,50 @@ class Shard:
         if items is None:
             return None
         try:
-            return _Batch(items, await self._writer.prepare(_chains(items)))
+            with self._outage.watch():
+                return _Batch(items, await self._writer.prepare(_chains(items)))
         except StoreError:
             return _Batch(items, None)  # the commit prepares it anew, and says what is wrong
 
-    async def _commit(self, batch: _Batch) -> _Outcome | None:
-        """Write a batch, chains together and then single contracts.
+    async def _store(self, batch: _Batch, before: "asyncio.Task[bool] | None") -> bool:
+        """Commit a batch and acknowledge it; False if Postgres stayed away while we had to stop.
 
-        Where some chain cannot be stored with the others they are written one by one. None if
-        Postgres stayed away while we had to stop.
+        Its chains may be committed beside those of the batch before, the rest only after it.
         """
         started = time.perf_counter()
         with self._telemetry.span("store", (item.entry.traceparent for item in batch.items)):
-            chains = _chains(batch.items)
             rejected: dict[str, str] = {}
-            try:
-                written = await self._until_written(chains, batch.prepared)
-            except RowsRejected:
-                self._writer.forget()
-                written = await self._one_by_one(chains, rejected)
-            if written is None:
-                return None
-            for item in batch.items:
-                if item.arrived is not None and item.entry.type == CONTRACT_LETTER_TYPE:
-                    added = await self._add_contract(item.arrived, rejected)
-                    if added is None:
-                        return None
-                    written = written.plus(added)
-            if not await self._write_reports(batch.items, rejected):
-                return None
+            written = await self._write_chains(batch, rejected)
+            is_before_done = before is None or await before
+            if written is not None:
+                written = await self._write_rest(batch, written, rejected)
+        if written is None:
+            self._telemetry.log.warning("left_pending", entries=len(batch.items))
+            return False
         self._record_commit(time.perf_counter() - started)
-        return _Outcome(written, rejected)
+        await self._finish(batch.items, written, rejected)
+        return is_before_done
+
+    async def _write_chains(self, batch: _Batch, rejected: dict[str, str]) -> Written | None:
+        """Write the chains of a batch together; one by one where that does not go."""
+        chains = _chains(batch.items)
+        try:
+            return await self._until_written(chains, batch.prepared)
+        except RowsRejected:
+            self._writer.forget()
+            return await self._one_by_one(chains, rejected)
+
+    async def _write_rest(
+        self, batch: _Batch, written: Written, rejected: dict[str, str]
+    ) -> Written | None:
+        """Write single contracts and reports; gives what was written in all."""
+        for item in batch.items:
+            if item.arrived is not None and item.entry.type == CONTRACT_LETTER_TYPE:
+                added = await self._add_contract(item.arrived, rejected)
+                if added is None:
+                    return None
+                written = written.plus(added)
+        return written if await self._write_reports(batch.items, rejected) else None
 
     async def _one_by_one(
         self, chains: Sequence[Arrived], rejected: dict[str, str]
@@ -172,16 +182,16 @@ class Shard:
         async def search() -> dict[int, str]:
             return await self._writer.refused_by_server(arrived)
 
-        refused = await self._until_answered(search)
+        refused = await self._outage.until_answered(search)
         if refused is None:
             return None
-        return await self._until_answered(
+        return await self._outage.until_answered(
             lambda: self._writer.write([arrived], {arrived.id: refused})
         )
 
     async def _add_contract(self, arrived: Arrived, rejected: dict[str, str]) -> Written | None:
         try:
-            added = await self._until_answered(lambda: add_contract(self._database, arrived))
+            added = await self._outage.until_answered(lambda: add_contract(self._database, arrived))
         except RowsRejected as error:
             rejected[arrived.id] = str(error)
             return Written()
@@ -200,7 +210,7 @@ class Shard:
                 return await add_reports(self._database, some)
 
             try:
-                if await self._until_answered(write) is None:
+                if await self._outage.until_answered(write) is None:
                     return False
             except RowsRejected as error:
                 if len(some) == 1:
@@ -219,44 +229,20 @@ class Shard:
             once, ready = ready, None  # whatever came of the first attempt, all is looked up anew
             return await (self._writer.write(chains) if once is None else self._writer.commit(once))
 
-        return await self._until_answered(write)
+        return await self._outage.until_answered(write)
 
-    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Call, and while the store is away try again; None if it stays away when stopping."""
-        stopping = self._context.stopping
-        attempt = last_attempts = 0
-        while True:
-            try:
-                answer = await call()
-            except RowsRejected:
-                raise
-            except StoreError as error:
-                self._telemetry.set_state("degraded", f"Postgres: {error}")
-            else:
-                if attempt:
-                    self._telemetry.set_state("draining" if stopping.is_set() else "ready")
-                return answer
-            if stopping.is_set():
-                last_attempts += 1
-                if last_attempts >= LAST_ATTEMPTS:
-                    return None
-                await asyncio.sleep(jittered(last_attempts))
-            else:
-                await pause(stopping, jittered(attempt))
-            attempt += 1
-
-    async def _finish(self, items: Sequence[Item], outcome: _Outcome) -> None:
+    async def _finish(
+        self, items: Sequence[Item], written: Written, rejected: dict[str, str]
+    ) -> None:
         """Acknowledge entries whose commit is done, or set aside what could not be stored."""
-        written = outcome.written
         legs: dict[str, list[Refused]] = {}
         for refused in written.refused:
             legs.setdefault(refused.arrived.stream_id, []).append(refused)
         plain: list[Entry] = []
         for item in items:
             entry = item.entry
-            if entry.id in outcome.rejected:
-                error = outcome.rejected[entry.id]
-                await self._consumer.dead_letter(entry, "rejected", error)
+            if entry.id in rejected:
+                await self._consumer.dead_letter(entry, "rejected", rejected[entry.id])
             elif entry.stream_id in legs:
                 letters = [letter_of(refused) for refused in legs[entry.stream_id]]
                 await self._consumer.dead_letters(entry, letters, "rejected")

@@ -4,10 +4,13 @@ Nothing is read from the bus or acknowledged here. A batch is prepared and then 
 the next one can be prepared meanwhile.
 """
 
+import asyncio
+import contextlib
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import date, timedelta
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +28,7 @@ from pipeline.rows import LegEncoder, StoredChain, misfit_reason, snapshot_row
 from workers.storage.trials import find_refused
 
 _REVISION_MARK = ":r"  # before the calculation revision, at the end of a message id
+_REMEMBERED_COMMITS = 4  # a batch that was prepared longer ago is prepared anew
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -84,6 +88,16 @@ class Prepared(msgspec.Struct, frozen=True):
     present: "Counter[tuple[int, str, str]]"
     known: int
     refused: tuple[Refused, ...]
+    batch: Sequence[Arrived]
+    without: "Known"
+    looked: "_Looked"
+
+
+class _Looked(NamedTuple):
+    """When the database was looked at: after so many commits and connections."""
+
+    commits: int
+    connections: int
 
 
 # Which legs to leave out, and why, by message id.
@@ -100,6 +114,10 @@ class Writer:
         self._instruments = Instruments(database)
         self._encoders: list[LegEncoder] = []  # those whose buffers are free
         self._days: set[date] = set()
+        self._commits = 0
+        self._recent: deque[set[str]] = deque(maxlen=_REMEMBERED_COMMITS)  # ids, of all revisions
+        self._writing: list[tuple[set[str], asyncio.Event]] = []
+        self._connections = 0
 
     async def write(self, batch: Sequence[Arrived], without: Known = _NOTHING) -> Written:
         """Commit every chain whose id is not in the ledger; all of them or none.
@@ -112,6 +130,9 @@ class Writer:
 
     async def prepare(self, batch: Sequence[Arrived], without: Known = _NOTHING) -> Prepared:
         """Look up and encode what a batch needs. Raises RowsRejected, StoreUnavailable."""
+        if self._connections != self._database.connections:
+            self.forget()  # for it may be another server, and one that has less
+        looked = _Looked(self._commits, self._connections)
         distinct = {arrived.id: arrived for arrived in batch}
         known = await self._known([*distinct.values()])
         fresh = [arrived for arrived in distinct.values() if arrived.id not in known]
@@ -127,16 +148,48 @@ class Writer:
             *(fresh, stored, encoder, legs, misfits, _present(fresh, known)),
             known=len(batch) - len(fresh),
             refused=tuple(refused),
+            batch=batch,
+            without=without,
+            looked=looked,
         )
 
     async def commit(self, prepared: Prepared) -> Written:
         """Write a prepared batch, once. Raises as `write` does; then it must be prepared anew."""
-        try:
-            return await self._committed(prepared)
-        finally:
-            self._encoders.append(prepared.encoder)
+        while True:
+            ids = {id for one in prepared.fresh for id in _revisions(one.id)}
+            try:
+                async with self._alone_with(ids):
+                    is_stale = self._is_overtaken(prepared)
+                    written = None if is_stale else await self._committed(prepared, ids)
+            finally:
+                self._encoders.append(prepared.encoder)
+            if written is not None:
+                return written
+            prepared = await self.prepare(prepared.batch, prepared.without)
 
-    async def _committed(self, prepared: Prepared) -> Written:
+    def _is_overtaken(self, prepared: Prepared) -> bool:
+        """Whether snapshots of the batch were committed after the ledger was asked for them."""
+        since = self._commits - prepared.looked.commits
+        if since > len(self._recent):
+            return True
+        ids = {arrived.id for arrived in prepared.fresh}
+        return any(not one.isdisjoint(ids) for one in [*self._recent][len(self._recent) - since :])
+
+    @contextlib.asynccontextmanager
+    async def _alone_with(self, ids: set[str]) -> AsyncIterator[None]:
+        """Wait until no other commit writes any of those snapshots, then let none do so."""
+        while others := [done for theirs, done in self._writing if not theirs.isdisjoint(ids)]:
+            await others[0].wait()
+        this = ids, asyncio.Event()
+        self._writing.append(this)
+        try:
+            yield
+        finally:
+            self._writing.remove(this)
+            this[1].set()
+
+    async def _committed(self, prepared: Prepared, ids: set[str]) -> Written | None:
+        """Write a batch; None where the connection is newer than what was looked up for it."""
         fresh, stored = prepared.fresh, prepared.stored
         if not fresh:
             return Written(known=prepared.known, refused=prepared.refused)
@@ -147,6 +200,8 @@ class Writer:
         ]
         lines = [_ledger_line(one, n) for one, n in zip(fresh, kept, strict=True)]
         async with self._database.session() as session:
+            if self._database.connections != prepared.looked.connections:
+                return None
             async with session.transaction():
                 sys.audit("stockify.storage", "begun")
                 snapshots = rows.snapshots.pack(map(snapshot_row, stored))
@@ -159,10 +214,13 @@ class Writer:
                 await _count_present(session, prepared.present)
                 sys.audit("stockify.storage", "coverage_counted")
             sys.audit("stockify.storage", "committed")
+        self._commits += 1
+        self._recent.append(ids)
         return Written(sum(kept), len(fresh), prepared.known, prepared.refused)
 
     def forget(self) -> None:
         """Take nothing for granted that was seen in the database before."""
+        self._connections = self._database.connections
         self._instruments.forget()
         self._days.clear()
 

@@ -99,7 +99,7 @@ class Worker:
             if time.monotonic() > deadline or not all(p.is_running() for p in self._processes):
                 said = "\n".join(log.read_text()[-3_000:] for log in self._logs)
                 raise RuntimeError(f"not every entry was stored:\n{said}")
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     def _is_through(self, stream: str, place: str) -> bool:
         groups: Any = self._client.xinfo_groups(stream)
