@@ -23,6 +23,7 @@ from api.live.patterns import Patterns
 from api.live.protocol import Protocol as SocketProtocol
 from api.live.session import RESTART, Closing, end_session
 from api.live.sources import Sources
+from api.rest.exports import EXPORTS_AT_ONCE
 from pipeline.credentials import signing_secrets
 from pipeline.database import Database
 from pipeline.errors import ConfigError
@@ -71,8 +72,9 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     known_chains = KnownChains(latest, context.topics, links)
     watcher = connect(settings, retries=0, name="gateway-watch")
     once = connect(settings, retries=0, name="gateway-once")  # calls that must not count twice
-    database = Database(settings.database_url) if settings.database_url else None
-    replica = Database(settings.database_read_url) if settings.database_read_url else None
+    database = _reading(settings.database_url, limits)
+    replica = _reading(settings.database_read_url, limits)
+    exported = _exported(settings.database_read_url or settings.database_url, limits)
     hub = Hub(
         latest,
         Watch(watcher, context.topics),
@@ -109,6 +111,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
         heartbeats=partial(heartbeats, context.redis),
         replica=replica,
+        exported=exported,
         limits=limits,
     )
     telemetry.gauge(
@@ -119,7 +122,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
     telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
     try:
         async with contextlib.AsyncExitStack() as stack:
-            for server in filter(None, (database, replica)):
+            for server in filter(None, (database, replica, exported)):
                 stack.push_async_callback(server.close)
                 await server.open()
             await following.refresh(verifier)
@@ -129,6 +132,26 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         await known_chains.close()
         await watcher.aclose()
         await once.aclose()
+
+
+def _reading(url: str, limits: Limits) -> Database | None:
+    """Where answers are read from: one that is slow is given up, so that others are answered."""
+    if not url:
+        return None
+    return Database(url, session_s=limits.reading_s, statement_s=limits.statement_s)
+
+
+def _exported(url: str, limits: Limits) -> Database | None:
+    """Connections of exports, which last, so that they take none from other answers."""
+    if not url:
+        return None
+    return Database(
+        url,
+        max_size=EXPORTS_AT_ONCE,
+        session_s=limits.export_s,
+        statement_s=limits.export_s,
+        silent_s=limits.silent_s,
+    )
 
 
 def _verifier(context: Context, revocations: Revocations, tickets: Tickets) -> Verifier:

@@ -30,7 +30,7 @@ from pipeline.telemetry import Counter, Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a socket session, each with its reason in `docs/api.md`."""
+    """Bounds of what a client may use, each with its reason in `docs/api.md`."""
 
     channels: int = 1_000
     operations_per_s: float = 10.0
@@ -40,13 +40,18 @@ class Limits:
     heartbeat_s: float = 15.0
     stalled_s: float = 30.0
     backlog_bytes: int = BACKLOG_BYTES
+    statement_s: float = 10.0  # that the database works at one of the questions behind an answer
+    reading_s: float = 20.0  # that all of them take together, however silent the database is
+    silent_s: float = 120.0  # that the database gives an export nothing
+    export_s: float = 3_600.0  # that an export keeps its connection, and one state of the database
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """The gateway's parts; handlers find it as `app.state.gateway`.
 
-    History is read from `replica` where there is one, and then from it alone.
+    History is read from `replica` where there is one, and then from it alone; what `exported` has
+    is read through connections of their own.
     """
 
     settings: Settings
@@ -70,6 +75,7 @@ class Gateway:
     messages_sent: Counter
     heartbeats: Callable[[], Awaitable[list[Heartbeat]]]
     replica: Database | None = None
+    exported: Database | None = None
     limits: Limits = field(default_factory=Limits)
     # A mark of each export that is under way.
     exports: set[object] = field(default_factory=set)

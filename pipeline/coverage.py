@@ -70,7 +70,7 @@ class Summary(msgspec.Struct, frozen=True):
     else, also where the exchange was closed throughout. `is_cut` says that older gaps are left out.
     """
 
-    symbol: str
+    symbol: str | None
     starts: int
     ends: int
     counts: Counts
@@ -106,22 +106,23 @@ async def coverage(database: Database, symbol: str, start_ns: int, end_ns: int) 
 
 
 async def summary(
-    database: Database, symbol: str, start_ns: int, end_ns: int, now_ns: int
+    database: Database, symbol: str | None, start_ns: int, end_ns: int, now_ns: int
 ) -> Summary:
-    """What is worth of a range of an underlying, a chain or a contract, by one query.
+    """What is worth of a range of an underlying, a chain, a contract, or of all chains there are
+    (None), by one query.
 
     The range is cut to what can be told of: it ends now, or when the chain has settled. Raises
     StoreError; DecodeError where the text is no symbol.
     """
-    found = parse_symbol(symbol)
+    found = None if symbol is None else parse_symbol(symbol)
     closed = closed_summary(symbol, start_ns, end_ns, now_ns)
     until_ns = closed.ends
     if start_ns == until_ns:
         return closed
     (row,) = await database.fetch(
         "coverage_summary",
-        symbols=None if isinstance(found, str) else [_chain(found)],
-        underlying=_underlying(found),
+        symbols=[_chain(found)] if isinstance(found, ChainId | ContractId) else None,
+        underlying=None if found is None else _underlying(found),
         since=to_datetime(start_ns),
         until=to_datetime(until_ns),
         most=GAPS_MAXIMUM + 1,
@@ -135,22 +136,22 @@ async def summary(
         counts=_counts(row),
         gaps=tuple(gaps),
         is_cut=closed.is_cut or len(row["gaps"]) > GAPS_MAXIMUM,
-        is_complete=_is_complete(row, start_ns, until_ns, _exchange(_underlying(found))),
+        is_complete=_is_complete(row, start_ns, until_ns, _exchange_of(found)),
     )
 
 
-def closed_summary(symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Summary:
+def closed_summary(symbol: str | None, start_ns: int, end_ns: int, now_ns: int) -> Summary:
     """What the calendar alone says of a range; an empty one is complete, else nobody knows.
 
     Raises DecodeError where the text is no symbol.
     """
-    found = parse_symbol(symbol)
+    found = None if symbol is None else parse_symbol(symbol)
     until_ns = min(end_ns, now_ns)
-    if not isinstance(found, str):
+    if isinstance(found, ChainId | ContractId):
         until_ns = min(until_ns, expiry_ns(found.expiry))
     until_ns = max(start_ns, until_ns)
     told_from_ns = max(start_ns, until_ns - CLOSED_TOLD_NS)
-    gaps = tuple(closed_gaps(told_from_ns, until_ns, _exchange(_underlying(found))))
+    gaps = tuple(closed_gaps(told_from_ns, until_ns, _exchange_of(found)))
     is_complete = True if start_ns == until_ns else None
     return Summary(symbol, start_ns, until_ns, Counts(), gaps, told_from_ns > start_ns, is_complete)
 
@@ -190,7 +191,7 @@ async def gaps_page(
             limit=limit,
         )
     if CLOSED in causes:
-        closed = closed_gaps(start_ns, end_ns, _exchange(underlying or ""))
+        closed = closed_gaps(start_ns, end_ns, _exchange_of(found))
         rows += [msgspec.structs.asdict(gap) | {"provider": ""} for gap in closed]
     if after is not None:
         is_behind = operator.lt if newest_first else operator.gt
@@ -296,6 +297,10 @@ def _underlying(found: ContractId | ChainId | str) -> str:
 
 def _chain(found: ContractId | ChainId) -> str:
     return chain_symbol(found.underlying, found.expiry)
+
+
+def _exchange_of(found: ContractId | ChainId | str | None) -> str:
+    return _exchange("" if found is None else _underlying(found))
 
 
 def _exchange(underlying: str) -> str:

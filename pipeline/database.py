@@ -53,8 +53,10 @@ class _LeftEarly(Exception):
 class Session:
     """One connection while somebody holds it. Every method raises a StoreError."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[DictRow]) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: psycopg.AsyncConnection[DictRow], silent_s: float | None = None
+    ) -> None:
+        self._connection, self._silent_s = connection, silent_s
 
     async def fetch(self, name: str, /, **parameters: Any) -> list[Row]:
         """The rows of a named query, keyed by column."""
@@ -107,7 +109,7 @@ class Session:
                 self._connection.cursor(_STREAM) as cursor,
             ):
                 await cursor.execute(statement(name), parameters)
-                yield _pages(cursor, page_rows)
+                yield _pages(cursor, page_rows, self._silent_s)
 
     @contextlib.asynccontextmanager
     async def copy_out(self, name: str, /, **parameters: Any) -> AsyncIterator[AsyncIterator[Data]]:
@@ -140,7 +142,7 @@ class Session:
                 cursor.copy(statement(name), parameters) as copy,
             ):
                 async with contextlib.aclosing(
-                    _blocks(copy, self._connection, block_bytes)
+                    _blocks(copy, self._connection, block_bytes, self._silent_s)
                 ) as blocks:
                     yield blocks
                 if self._connection.info.transaction_status is TransactionStatus.ACTIVE:
@@ -160,8 +162,10 @@ class Database:
     Opening does not wait for the server; a call made while it is away raises StoreUnavailable
     within `wait_s`. A connection that has rested for `check_after_s` is tried before it is given
     out. A session that lasts longer than `session_s` is cut off: whoever waits in it gets
-    StoreUnavailable, however silent the server is; None lets sessions last. Rows are dicts; absent
-    is None. Raises ConfigError if the URL is no Postgres URL.
+    StoreUnavailable, however silent the server is; None lets sessions last. `statement_s` is how
+    long the server works at one statement, also where nobody waits for it any more; the caller gets
+    StoreUnavailable. A stream of which nothing comes for `silent_s` is cut off like a session. Rows
+    are dicts; absent is None. Raises ConfigError if the URL is no Postgres URL.
     """
 
     def __init__(
@@ -172,6 +176,8 @@ class Database:
         wait_s: float = WAIT_S,
         check_after_s: float = 0.0,
         session_s: float | None = None,
+        statement_s: float | None = None,
+        silent_s: float | None = None,
     ) -> None:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # our callers tell of outages
         self._pool: psycopg_pool.AsyncConnectionPool[_Connection]
@@ -188,6 +194,7 @@ class Database:
             configure=self._begin,
         )
         self._check_after_s, self._session_s = check_after_s, session_s
+        self._statement_s, self._silent_s = statement_s, silent_s
         self.connections = 0  # made so far; each may lead to another server than those before
         self._used: WeakKeyDictionary[_Connection, float] = WeakKeyDictionary()
 
@@ -210,7 +217,7 @@ class Database:
             async with self._pool.connection() as connection:
                 try:
                     with _cut_after(connection, self._session_s):
-                        yield Session(connection)
+                        yield Session(connection, self._silent_s)
                 except StoreUnavailable as error:
                     if getattr(error.__cause__, "sqlstate", None) == _READ_ONLY:
                         await connection.close()
@@ -234,12 +241,15 @@ class Database:
 
     async def _begin(self, connection: _Connection) -> None:
         self.connections += 1
-        if self._session_s is not None:
-            # What the server still holds for a session that we have cut off, it lets go of too.
-            with _cut_after(connection, CONNECT_S):
-                await connection.execute(
-                    statement("limit_idle_transactions"), {"ms": str(int(self._session_s * 1_000))}
-                )
+        # What the server still holds for a session that we have cut off, it lets go of too.
+        limits = {
+            "limit_idle_transactions": self._session_s,
+            "limit_statements": self._statement_s,
+        }
+        with _cut_after(connection, CONNECT_S):
+            for name, seconds in limits.items():
+                if seconds is not None:
+                    await connection.execute(statement(name), {"ms": str(int(seconds * 1_000))})
 
 
 def _checked(url: str) -> str:
@@ -254,16 +264,19 @@ def _checked(url: str) -> str:
 
 
 async def _pages(
-    cursor: psycopg.AsyncServerCursor[DictRow], page_rows: int
+    cursor: psycopg.AsyncServerCursor[DictRow], page_rows: int, silent_s: float | None
 ) -> AsyncIterator[list[Row]]:
-    while page := await cursor.fetchmany(page_rows):
-        yield page
+    while True:
+        with _cut_after(cursor.connection, silent_s):
+            page = await cursor.fetchmany(page_rows)
+        if page:
+            yield page
         if len(page) < page_rows:
             return
 
 
 async def _blocks(
-    copy: psycopg.AsyncCopy, connection: _Connection, block_bytes: int
+    copy: psycopg.AsyncCopy, connection: _Connection, block_bytes: int, silent_s: float | None
 ) -> AsyncGenerator[bytes, None]:
     """Whole rows of a binary COPY, joined.
 
@@ -272,7 +285,11 @@ async def _blocks(
     """
     pieces: list[Data] = []
     held, has_begun = 0, False
-    while data := await copy.read():
+    while True:
+        with _cut_after(connection, silent_s):
+            data = await copy.read()
+        if not data:
+            break
         if not has_begun:
             data = data[len(_COPY_HEADER) :]  # which comes with the first row
             has_begun = True

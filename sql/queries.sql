@@ -128,6 +128,10 @@ SELECT count(make_day(day)) AS days FROM unnest(%(days)s::date[]) AS day
 -- How long, in ms, the server keeps a transaction of this session whose client says nothing.
 SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, false) AS ms
 
+-- name: limit_statements
+-- How long, in ms, the server works at one statement of this session.
+SELECT set_config('statement_timeout', %(ms)s, false) AS ms
+
 -- name: ledger_known
 -- Which of these entries have their rows committed, and how many legs of each were set aside.
 SELECT id, rejected FROM ledger WHERE id = ANY(%(ids)s)

@@ -147,7 +147,7 @@ def _problem(closing: Closing) -> ApiError:
         return ApiError(401, "unauthenticated", closing.reason)
     if closing.code == RESTART:
         return ApiError(503, "redis_unavailable", closing.reason)
-    return ApiError(403, "forbidden", closing.reason)
+    return ApiError(403, "insufficient_scope", closing.reason)
 
 
 class _Events(Response[bytes]):

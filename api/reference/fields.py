@@ -6,19 +6,12 @@ A field that nobody has declared has the type of its values, or null.
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from api.access.tokens import Exchange, Revocation
 from api.errors import Problem
-from api.rest.arrow import TYPES, is_instant
+from api.rest.arrow import is_instant, word_of
 from pipeline.models import LEG_COLUMNS, ChainAggregates, Smile
 
-_WORDS = {
-    pa.float64(): "number",
-    pa.int64(): "integer",
-    pa.string(): "string",
-    pa.bool_(): "boolean",
-}
 _INSTANT = {
     "type": ["string", "integer", "null"],
     "description": "an instant: RFC 3339, or an integer with `ts=ns` or `ts=ms`",
@@ -36,7 +29,7 @@ def schema_of(value: Any, name: str = "") -> dict[str, Any]:
         return {"type": ["array", "null"], **({"items": items[0]} if items else {})}
     if is_instant(name):
         return _INSTANT
-    declared = _WORDS.get(TYPES.get(name))
+    declared = word_of(name)
     if declared is not None and _fits(value, declared):
         return {"type": [declared, "null"], **_meaning(name)}
     return {"type": [_word(value), "null"]} if value is not None else {}

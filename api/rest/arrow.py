@@ -61,6 +61,11 @@ def table_of(rows: Sequence[Row], columns: Sequence[str], said: Mapping[str, str
     return pa.table(arrays, schema=pa.schema(fields, metadata=dict(said)))
 
 
+def word_of(name: str) -> str | None:
+    """The JSON Schema type of a field of that name; None where nobody declared it."""
+    return _WORDS.get(TYPES.get(name))
+
+
 def is_instant(name: str) -> bool:
     """Whether a field of that name is an instant."""
     return name.startswith("ts_") or name in _INSTANTS
@@ -119,6 +124,12 @@ def _leg_types() -> dict[str, Any]:
     return found | {"kind": pa.string(), "symbol": pa.string()}
 
 
+_WORDS = {
+    pa.float64(): "number",
+    pa.int64(): "integer",
+    pa.string(): "string",
+    pa.bool_(): "boolean",
+}
 TYPES: dict[str, Any] = (
     _fields(ChainHeader)
     | _fields(ChainAggregates)

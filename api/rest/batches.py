@@ -1,10 +1,11 @@
-"""Record batches as files, piece by piece: Arrow, Parquet, CSV and lines of JSON.
+"""Record batches as files, piece by piece: Arrow, Parquet, CSV, JSON, lines of it, MessagePack.
 
-A file without its last piece is seen to be broken: Arrow lacks its end of stream and Parquet its
-footer. Work of processor time alone; whoever calls may do it in a thread.
+A file without its last piece is seen to be broken: Arrow lacks its end of stream, Parquet its
+footer and JSON its brackets. Work of processor time alone; whoever calls may do it in a thread.
 """
 
 import io
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +18,10 @@ from api.rest.formats import Format
 
 LINES_AT_ONCE = 4_096  # rows as dicts are ten times as large as columns
 _RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
+_NS_OF_US, _US_OF_MS = 1_000, 1_000
+_encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class FileWriter(Protocol):
@@ -30,13 +34,31 @@ class FileWriter(Protocol):
         """The end of the file."""
 
 
-def writer_of(kind: Format, schema: pa.Schema, coding: str | None = None) -> FileWriter:
-    """A writer of a format that has rows alone; with a coding, of the file compressed."""
+def writer_of(
+    kind: Format,
+    schema: pa.Schema,
+    coding: str | None = None,
+    *,
+    form: str = "rfc3339",
+    meta: Mapping[str, Any] | None = None,
+) -> FileWriter:
+    """A writer of a format; with a coding, of the file compressed.
+
+    `form` is that of instants where they are text or integers, `meta` what JSON says of its rows.
+    """
     if kind is Format.ARROW:
         return _Arrow(schema)
     if kind is Format.PARQUET:
         return _Parquet(schema)
-    plain: FileWriter = _Csv(schema) if kind is Format.CSV else _Lines()
+    plain: FileWriter
+    if kind is Format.CSV:
+        plain = _Csv(schema, form)
+    elif kind is Format.JSON:
+        plain = _Json(form, meta or {})
+    elif kind is Format.MSGPACK:
+        plain = _Packed(form)
+    else:
+        plain = _Lines(form)
     return plain if coding is None else _Compressed(plain, compressor_of(coding))
 
 
@@ -100,15 +122,16 @@ class _Parquet:
 
 
 class _Csv:
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, form: str) -> None:
         self._head = ",".join(schema.names).encode() + b"\n"
         self._options = csv.WriteOptions(include_header=False)
+        self._form = form
 
     def write(self, batch: pa.RecordBatch) -> bytes:
         sink = io.BytesIO()
         sink.write(self._head)
         self._head = b""
-        columns = [_text_of_instants(column) for column in batch.columns]
+        columns = [_told(column, self._form) for column in batch.columns]
         table = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
         csv.write_csv(table, sink, self._options)
         return sink.getvalue()
@@ -118,15 +141,43 @@ class _Csv:
 
 
 class _Lines:
+    def __init__(self, form: str) -> None:
+        self._form = form
+
     def write(self, batch: pa.RecordBatch) -> bytes:
-        names = batch.schema.names
+        return b"".join(map(_encode_lines, _rows(batch, self._form)))
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Json:
+    """One object: `meta`, then `data`, which may be of any length, then `next`, which is null."""
+
+    def __init__(self, form: str, meta: Mapping[str, Any]) -> None:
+        self._form = form
+        self._before = b'{"meta":' + _encode(meta) + b',"data":['
+
+    def write(self, batch: pa.RecordBatch) -> bytes:
         pieces = []
-        for first in range(0, batch.num_rows, LINES_AT_ONCE):
-            part = batch.slice(first, LINES_AT_ONCE)
-            columns = [_decimal(_text_of_instants(column)).to_pylist() for column in part.columns]
-            rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-            pieces.append(_encode_lines(rows))
+        for rows in _rows(batch, self._form):
+            pieces += [self._before, _encode(rows)[1:-1]]
+            self._before = b","
         return b"".join(pieces)
+
+    def finish(self) -> bytes:
+        before = b"" if self._before == b"," else self._before
+        return before + b'],"next":null}'
+
+
+class _Packed:
+    """A map a row, one after the other: an array begins with its length, which nobody knows."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+
+    def write(self, batch: pa.RecordBatch) -> bytes:
+        return b"".join(_pack(row) for rows in _rows(batch, self._form) for row in rows)
 
     def finish(self) -> bytes:
         return b""
@@ -147,12 +198,29 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _text_of_instants(column: pa.Array) -> pa.Array:
-    """A column as text has it: instants as RFC 3339, words as text."""
-    if pa.types.is_timestamp(column.type):
+def _rows(batch: pa.RecordBatch, form: str) -> Iterator[list[dict[str, Any]]]:
+    """The rows as dicts, LINES_AT_ONCE at a time; none of a batch without any."""
+    names = batch.schema.names
+    for first in range(0, batch.num_rows, LINES_AT_ONCE):
+        part = batch.slice(first, LINES_AT_ONCE)
+        columns = [_day(_decimal(_told(column, form))).to_pylist() for column in part.columns]
+        yield [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _told(column: pa.Array, form: str) -> pa.Array:
+    """A column as text has it: instants in their form, words as text."""
+    if not pa.types.is_timestamp(column.type):
+        return column.cast(_plain(column.type))
+    if form == "rfc3339":
         naive = column.cast(pa.timestamp(column.type.unit))  # what is UTC needs no zone's table
         return compute.strftime(naive, format=_RFC3339)
-    return column.cast(_plain(column.type))
+    us = column.cast(pa.int64())
+    return compute.multiply(us, _NS_OF_US) if form == "ns" else compute.divide(us, _US_OF_MS)
+
+
+def _day(column: pa.Array) -> pa.Array:
+    """Days as text, which every encoder has."""
+    return column.cast(pa.string()) if pa.types.is_date(column.type) else column
 
 
 def _decimal(column: pa.Array) -> pa.Array:

@@ -11,7 +11,17 @@ from api.errors import invalid_parameter, not_found
 from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
 from api.rest.coverage import coverage_of
-from api.rest.query import Query, around, choice, flag, listed, number, symbol_of, times
+from api.rest.query import (
+    Query,
+    around,
+    check_symbols,
+    choice,
+    flag,
+    listed,
+    number,
+    symbol_of,
+    times,
+)
 from api.rest.query import instant as instant_parameter
 from api.rest.rows import Window, select_rows
 from api.rest.seen import chain_id_of, path_expiry
@@ -176,8 +186,7 @@ async def snapshots(request: AnyRequest) -> Response[bytes]:
     ids, since_ns, form = query["ids"], query["updated_since"], query["ts"]
     if ids is None:
         raise invalid_parameter("ids", "needed")
-    for symbol in ids:
-        symbol_of(symbol)
+    check_symbols("ids", ids)
     texts = await gateway_of(request).latest.texts(ids)
     known = {
         symbol: decode_latest(symbol, text)

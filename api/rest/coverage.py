@@ -12,16 +12,18 @@ from pipeline.models import ChainId, ContractId, chain_symbol
 
 
 async def coverage_of(
-    request: AnyRequest, symbol: str, start_ns: int, end_ns: int, form: str
+    request: AnyRequest, symbol: str | None, start_ns: int, end_ns: int, form: str
 ) -> dict[str, Any]:
-    """The coverage of a range of an underlying, a chain or a contract, from one query."""
+    """The coverage of a range of an underlying, a chain, a contract, or of all chains there are
+    (None), from one query."""
     now_ns = gateway_of(request).clock.now_ns()
-    told = await summary(database_of(request), covered(symbol), start_ns, end_ns, now_ns)
+    whose = None if symbol is None else covered(symbol)
+    told = await summary(database_of(request), whose, start_ns, end_ns, now_ns)
     return coverage_values(told, form)
 
 
 def uncounted(
-    request: AnyRequest, symbol: str, start_ns: int, end_ns: int, form: str
+    request: AnyRequest, symbol: str | None, start_ns: int, end_ns: int, form: str
 ) -> dict[str, Any]:
     """The coverage of what nobody counts: when it could not be, and null for the rest."""
     told = closed_summary(symbol, start_ns, end_ns, gateway_of(request).clock.now_ns())

@@ -14,37 +14,39 @@ from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import VARY, AnyRequest, format_of, instant, meta_header, schema_metadata
 from api.rest.batches import writer_of
 from api.rest.compression import coding_of
-from api.rest.coverage import coverage_of, expiry_or_all
+from api.rest.coverage import coverage_of, expiry_or_all, uncounted
 from api.rest.formats import Format
 from api.rest.history import known_underlying
 from api.rest.pages import place_of, range_parameters
-from api.rest.query import Query, day, listed, text
+from api.rest.query import Query, day, listed, text, times
 from api.rest.streams import Streamed, ahead
 from pipeline.clock import to_datetime
 from pipeline.exports import DATASETS, Asked, Dataset, Export, opened
 
 COST = 50  # a whole server's core for as long as it takes
-EXPORTS_AT_ONCE = 2  # of a process: half of its connections, which histories need too
+EXPORTS_AT_ONCE = 2  # of a process, which have connections of their own
 RETRY_AFTER_S = 10
 PIECES_AHEAD = 1  # some 5 MB that wait for the client, beside what is being sent
-KINDS = (Format.ARROW, Format.PARQUET, Format.CSV, Format.NDJSON)
+KINDS = (Format.ARROW, *(kind for kind in Format if kind is not Format.ARROW))
 _FIELDS = 64
+_UNCOUNTED = DATASETS["ticks"]  # nobody says how many were to come
 
 _EXPORT = Query(
     *range_parameters(),
     text("underlying", "rows of one underlying alone", at_most=32),
     day("expiry", "rows of one expiry alone"),
     listed("fields", "columns of the file", at_most=_FIELDS),
+    times(),
 )
 
 
 @get("/exports/{dataset:str}", opt={"scope": "export", "query": _EXPORT, "cost": COST})
 async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]:
-    """Every stored row of a dataset in `[start, end)`, as a file: Arrow, Parquet, CSV or NDJSON.
+    """Every stored row of a dataset in `[start, end)`, as one file of any size.
 
     Arrow where nothing else is asked for. `X-Meta` has the range and its coverage; Arrow and
-    Parquet have both in the metadata of their schema. A file that breaks off has no end: its last
-    chunk does not come, and Arrow lacks its end of stream, Parquet its footer.
+    Parquet have both in the metadata of their schema, JSON in `meta`. A file that breaks off has no
+    end: its last chunk does not come, and Arrow lacks its end of stream, Parquet its footer.
     """
     query = _EXPORT.parse(request.query_params.multi_items())
     known = DATASETS.get(dataset)
@@ -55,13 +57,14 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
         raise invalid_parameter("fields", f"{dataset} has no {', '.join(unknown)[:200]}")
     kind = format_of(request, KINDS, Format.ARROW)
     gateway, database = gateway_of(request), database_of(request)
+    exported = gateway.exported or database
     place = place_of(request, query | {"cursor": None})
     if query["underlying"] is not None:
         await known_underlying(database, query["underlying"])
     asked = Asked(
         place.start_ns, place.end_ns, query["underlying"], query["expiry"], query["fields"] or ()
     )
-    meta = await _meta(request, known, asked)
+    meta = await _meta(request, known, asked, query["ts"])
     coding = coding_of(request.headers.get("accept-encoding", "")) if kind.is_text else None
     headers = {
         "Content-Type": kind.content_type,
@@ -77,8 +80,8 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
     async def pieces() -> AsyncIterator[AsyncIterator[bytes]]:
         with _counted(gateway):
             async with (
-                opened(database, known, asked) as found,
-                ahead(_encoded(found, kind, coding, meta), PIECES_AHEAD) as made,
+                opened(exported, known, asked) as found,
+                ahead(_encoded(found, kind, coding, meta, query["ts"]), PIECES_AHEAD) as made,
             ):
                 yield made
 
@@ -87,11 +90,11 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
 
 
 async def _encoded(
-    found: Export, kind: Format, coding: str | None, meta: dict[str, Any]
+    found: Export, kind: Format, coding: str | None, meta: dict[str, Any], form: str
 ) -> AsyncGenerator[bytes, None]:
     """The pieces of the file; while one is encoded, the rows of the next are read."""
     schema = found.schema.with_metadata(schema_metadata(meta, None))
-    writer = writer_of(kind, schema, coding)
+    writer = writer_of(kind, schema, coding, form=form, meta=meta)
 
     def encode(chunk: Any) -> bytes:
         return writer.write(found.batch(chunk))
@@ -126,18 +129,16 @@ def _counted(gateway: Gateway) -> Iterator[None]:
         gateway.exports.discard(mark)
 
 
-async def _meta(request: AnyRequest, dataset: Dataset, asked: Asked) -> dict[str, Any]:
-    coverage = None
-    if asked.underlying is not None:
-        symbol = expiry_or_all(asked.underlying, asked.expiry)
-        coverage = await coverage_of(request, symbol, asked.start_ns, asked.end_ns, "rfc3339")
+async def _meta(request: AnyRequest, dataset: Dataset, asked: Asked, form: str) -> dict[str, Any]:
+    symbol = asked.underlying and expiry_or_all(asked.underlying, asked.expiry)
+    told = request, symbol, asked.start_ns, asked.end_ns, form
     return {
         "dataset": dataset.name,
-        "start": instant(asked.start_ns, "rfc3339"),
-        "end": instant(asked.end_ns, "rfc3339"),
+        "start": instant(asked.start_ns, form),
+        "end": instant(asked.end_ns, form),
         "underlying": asked.underlying,
         "expiry": asked.expiry,
-        "coverage": coverage,
+        "coverage": uncounted(*told) if dataset is _UNCOUNTED else await coverage_of(*told),
         "request_id": request.scope["state"].get("request_id", ""),
     }
 

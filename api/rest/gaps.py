@@ -7,7 +7,7 @@ from api.rest.answers import AnyRequest
 from api.rest.coverage import coverage_of, gap_values
 from api.rest.history import COST
 from api.rest.pages import Instant, Name, page, page_parameters, place_of, range_parameters
-from api.rest.query import Query, listed, symbol_of, text
+from api.rest.query import Query, check_symbols, listed, text
 from pipeline.coverage import CLOSED, Gap, gap_position, gaps_page
 from pipeline.database import Row
 
@@ -28,13 +28,12 @@ async def gaps(request: AnyRequest) -> Response[bytes]:
     """Gaps that reach into `[start, end)`: when no snapshots came, of which chain, and why.
 
     A stored gap is given whole, with its `missed` polls; closed hours follow from the calendar,
-    are cut to the range and belong to no symbol. A contract has the gaps of its chain. With
-    `symbol` there is `meta.coverage` too.
+    are cut to the range and belong to no symbol. A contract has the gaps of its chain.
     """
     query = _GAPS.parse(request.query_params.multi_items())
     symbol = query["symbol"]
     if symbol is not None:
-        symbol_of(symbol)
+        check_symbols("symbol", [symbol])
     place = place_of(request, query, Instant, Name, Name)
     start_ns, end_ns = place.start_ns, min(place.end_ns, gateway_of(request).clock.now_ns())
     after = place.after
@@ -49,9 +48,7 @@ async def gaps(request: AnyRequest) -> Response[bytes]:
         query["order"] == "desc",
     )
     form = query["ts"]
-    coverage = None
-    if symbol is not None:
-        coverage = await coverage_of(request, symbol, place.start_ns, place.end_ns, form)
+    coverage = await coverage_of(request, symbol, place.start_ns, place.end_ns, form)
     meta = {"symbol": symbol, "coverage": coverage}
     return page(request, rows, query, meta, place, gap_position, lambda row: _told(row, form))
 

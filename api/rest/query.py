@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.errors import ApiError, not_found
+from api.errors import ApiError, invalid_parameter, not_found
 from api.rest.formats import FORMATS
 from pipeline.clock import IST, to_ns
 from pipeline.errors import DecodeError
@@ -256,8 +256,17 @@ def _checked(ns: int) -> int:
 
 
 def symbol_of(text: str) -> ContractId | ChainId | str:
-    """The parts of a symbol that a path or a list names. Raises ApiError 404."""
+    """The parts of a symbol that a path names. Raises ApiError 404."""
     try:
         return parse_symbol(text)
     except DecodeError:
         raise not_found("symbol", text) from None
+
+
+def check_symbols(parameter: str, symbols: Iterable[str]) -> None:
+    """Refuse symbols of a parameter that cannot be any. Raises ApiError 400."""
+    for symbol in symbols:
+        try:
+            parse_symbol(symbol)
+        except DecodeError:
+            raise invalid_parameter(parameter, f"{symbol[:80]!r} is no symbol") from None

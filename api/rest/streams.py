@@ -12,6 +12,9 @@ from typing import Any
 
 from litestar import Response
 
+# What a client has to take within its time: slow ones that go on taking are not cut.
+SLICE_BYTES = 128 * 1024
+
 Pieces = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
 
@@ -23,7 +26,7 @@ class Streamed(Response[bytes]):
     """An answer of pieces, which are asked for when it is sent; until the first is there, an error
     is a problem as everywhere.
 
-    A client that takes nothing for `stalled_s` is cut. `broken` is told why an answer ended early.
+    A client that takes less than SLICE_BYTES in `stalled_s` is cut. `broken` is told why an answer ended early.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Streamed(Response[bytes]):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _body(self, send: Any, piece: bytes) -> None:
-        async with asyncio.timeout(self._stalled_s):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for first in range(0, len(piece), SLICE_BYTES):
+            body = piece[first : first + SLICE_BYTES]
+            async with asyncio.timeout(self._stalled_s):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 @contextlib.asynccontextmanager

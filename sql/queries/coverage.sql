@@ -88,7 +88,7 @@ WHERE
 ORDER BY gaps.starts, symbol, provider
 
 -- fragment: chains_since
--- Chains of an underlying that had not expired on a day; found by their first minutes, of which the
+-- Chains of an underlying, or of all (NULL), that had not expired on a day; found by their first minutes, of which the
 -- key has each at hand.
 WITH RECURSIVE chains AS (
     SELECT min(symbol) AS symbol FROM coverage
@@ -98,10 +98,12 @@ WITH RECURSIVE chains AS (
     WHERE chains.symbol IS NOT NULL
 )
 SELECT symbol FROM chains
-WHERE left(symbol, -9) = %(underlying)s AND right(symbol, 8) >= to_char(%(start)s, 'YYYYMMDD')
+WHERE
+    (%(underlying)s::text IS NULL OR left(symbol, -9) = %(underlying)s::text)
+    AND right(symbol, 8) >= to_char(%(start)s, 'YYYYMMDD')
 
 -- name: coverage_summary
--- Of some chains, or of those of an underlying (NULL): what minutes in [start, end) expected and
+-- Of some chains, or (NULL) of those of an underlying, or of all (NULL as well): what minutes in [start, end) expected and
 -- have, the first and the last that a report spoke of (ns), and the newest gaps that reach into
 -- [since, until), at most so many, newest first.
 WITH asked AS MATERIALIZED (

@@ -346,7 +346,7 @@ async def test_cursor_with_other_parameters_is_refused(
         (f"/v1/contracts/{CHAIN}-1-CE/ticks", 404),
         ("/v1/gaps?cause=weather", 400),
         ("/v1/gaps?start=1769485500", 400),
-        ("/v1/gaps?symbol=no%20symbol", 404),
+        ("/v1/gaps?symbol=no%20symbol", 400),
     ],
 )
 async def test_bad_request_is_refused(served: tuple[Gateway, str], path: str, status: int) -> None:

@@ -91,7 +91,8 @@ def test_channel_is_parsed(name: str, channel: Channel) -> None:
         "contract:NIFTY-20260127-x-CE",
         "health:NIFTY",
         "underlying:NI FTY",
-        "underlying:*",
+        "underlying:NI*FTY!",
+        "contract:*-CE",
     ],
 )
 def test_wrong_channel_is_refused(name: str) -> None:
