@@ -114,12 +114,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
         exported=exported,
         limits=limits,
     )
-    telemetry.gauge(
-        "limits_local",
-        "whether limits are kept by this process alone, Redis being away",
-        lambda: float(gateway.limiter.allowance.is_local),
-    )
-    telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
+    _tell_of(gateway)
     try:
         async with contextlib.AsyncExitStack() as stack:
             for server in filter(None, (database, replica, exported)):
@@ -152,6 +147,16 @@ def _exported(url: str, limits: Limits) -> Database | None:
         statement_s=limits.export_s,
         silent_s=limits.silent_s,
     )
+
+
+def _tell_of(gateway: Gateway) -> None:
+    gauge = gateway.telemetry.gauge
+    gauge(
+        "limits_local",
+        "whether limits are kept by this process alone, Redis being away",
+        lambda: float(gateway.limiter.allowance.is_local),
+    )
+    gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
 
 
 def _verifier(context: Context, revocations: Revocations, tickets: Tickets) -> Verifier:
