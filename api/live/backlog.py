@@ -6,12 +6,13 @@ updates it missed. Nothing here waits for the network.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from api.live.batches import Batch
 from api.live.messages import Packet, encode_message
 from api.live.operations import Slow
+from api.live.wire import Message, Skipped
 
 BACKLOG_BYTES = 1024 * 1024  # some seven whole chains; beyond that it is for the slow policy
 FRAME_BYTES = 256 * 1024  # a frame is cut here, so that one client never holds the loop for long
@@ -21,7 +22,9 @@ REPLAY_BACKLOGS = 16  # as many times the bound may what is sent again be; more 
 class _Skip:
     __slots__ = ("first", "last", "n", "reason")
 
-    def __init__(self, first: int, last: int, reason: str, n: int | None) -> None:
+    def __init__(
+        self, first: int, last: int, reason: Literal["slow", "lost"], n: int | None
+    ) -> None:
         self.first = first
         self.last = last
         self.reason = reason
@@ -66,7 +69,7 @@ class Backlog:
         else:
             self._slow[channel] = slow
 
-    def tell(self, message: Mapping[str, Any]) -> None:
+    def tell(self, message: Message) -> None:
         """Queue a message of this session's own: an answer, an error, a heartbeat."""
         self._controls.append(encode_message(message, self.is_msgpack))
         self.ready.set()
@@ -191,14 +194,9 @@ class Backlog:
         skip = self._owed.pop(channel)
         if skip is None:
             return [whole.encoded(self.is_msgpack)]
-        notice = {
-            "type": "skipped",
-            "channel": channel,
-            "from": skip.first,
-            "to": skip.last,
-            "n": skip.n,
-            "reason": skip.reason,
-        }
+        notice = Skipped(
+            channel=channel, first=skip.first, to=skip.last, n=skip.n, reason=skip.reason
+        )
         return [encode_message(notice, self.is_msgpack), whole.encoded(self.is_msgpack)]
 
     def _keep_held(self, packet: Packet) -> None:

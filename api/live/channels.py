@@ -11,13 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from api.live.messages import State
+from api.live.wire import Id
 from pipeline.latest import Catalog, Latest
 
 # Makes a state of a latest text, or None where that text tells nothing new. Made once for each
 # channel in use, so it may remember what it saw. Raises msgspec.MsgspecError.
 Reader = Callable[[bytes], State | None]
-
-Id = int | str | None
 
 
 class Refused(Exception):

@@ -27,7 +27,7 @@ from api.live.session import (
     Closing,
     Session,
 )
-from api.rest.query import Parameter, Query, choice, flag, listed, text
+from api.rest.query import Parameter, Query, choice, flag, listed, required, text
 from pipeline.frames import ROW_FIELDS
 from pipeline.runtime import cancel
 
@@ -39,7 +39,7 @@ MEDIA_TYPE = "text/event-stream"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 _QUERY = Query(
-    listed("channels", "channels, comma-separated", at_most=MOST_CHANNELS),
+    required(listed("channels", "channels, comma-separated", at_most=MOST_CHANNELS)),
     choice(
         "interval_ms",
         "at most one update a channel in so many ms; 0 is every update",
@@ -83,9 +83,6 @@ async def stream(request: Request[Any, Any, Any]) -> Response[bytes]:
     of the last event, sent back in `Last-Event-ID`, resumes.
     """
     query = _QUERY.parse(request.query_params.multi_items())
-    if not query["channels"]:
-        missing = [{"parameter": "channels", "detail": "required"}]
-        raise ApiError(400, "invalid_query", "channels: required", errors=missing)
     wanted = Subscribe(
         channels=list(query["channels"]),
         interval_ms=int(query["interval_ms"]),  # type: ignore[arg-type]
@@ -127,13 +124,13 @@ async def _open(session: Session, request: Request[Any, Any, Any], wanted: Subsc
             raise ApiError(503, "redis_unavailable", str(refusal)) from None
         raise ApiError(400, "invalid_query", str(refusal)) from None
     names = session.subscriptions.names()
-    if not names and answer["refused"]:
+    if not names and answer.refused:
         errors = [
-            {"parameter": "channels", "detail": f"{one['channel']}: {one['detail']}"}
-            for one in answer["refused"]
+            {"parameter": "channels", "detail": f"{one.channel}: {one.detail}"}
+            for one in answer.refused
         ]
         raise ApiError(400, "invalid_query", errors[0]["detail"], errors=errors)
-    session.backlog.tell({"type": "ack", "op": "subscribe", "id": None, "channels": names} | answer)
+    session.backlog.tell(answer)
 
 
 def _problem(closing: Closing) -> ApiError:

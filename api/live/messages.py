@@ -5,15 +5,16 @@ no connection and no Redis.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Final
 
 import msgspec
 
+from api.live.wire import Message, Snapshot, Update, header_of
 from pipeline.clock import to_rfc3339
 from pipeline.frames import Position
 
-JSON_PROTOCOL = "stockify.v1"
-MSGPACK_PROTOCOL = "stockify.v1.msgpack"
+JSON_PROTOCOL: Final = "stockify.v1"
+MSGPACK_PROTOCOL: Final = "stockify.v1.msgpack"
 
 _json = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
@@ -57,24 +58,6 @@ class _LegHeader(msgspec.Struct):
     ts_event: int | None
     spot: float | None
     forward: float | None
-
-
-class _Update(msgspec.Struct, tag_field="type", tag="update"):
-    """An update as it is encoded; what is unset is left out."""
-
-    channel: str
-    epoch: str
-    prev: int
-    seq: int
-    n: int
-    as_of: str
-    header: Any
-    rows: msgspec.Raw
-    removed: list[str] | msgspec.UnsetType = msgspec.UNSET
-    delta: bool | msgspec.UnsetType = msgspec.UNSET
-    whole: list[str] | msgspec.UnsetType = msgspec.UNSET
-    entered: list[float] | msgspec.UnsetType = msgspec.UNSET
-    left: list[float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Underlying(msgspec.Struct):
@@ -145,15 +128,14 @@ class Packet:
 def snapshot_packet(channel: str, state: State, rows: Mapping[str, bytes]) -> Packet:
     """The whole state of a channel."""
     position = state.position
-    message = {
-        "type": "snapshot",
-        "channel": channel,
-        "epoch": position.epoch,
-        "seq": position.seq,
-        "as_of": to_rfc3339(state.ts_ingest),
-        **_header(state),
-        "rows": _array(rows.values()),
-    }
+    message = Snapshot(
+        channel=channel,
+        epoch=position.epoch,
+        seq=position.seq,
+        as_of=to_rfc3339(state.ts_ingest),
+        header=header_of(state.header),
+        rows=_array(rows.values()),
+    )
     return Packet(channel, _json.encode(message), prev=position.seq, seq=position.seq, n=1)
 
 
@@ -171,15 +153,15 @@ def update_packet(
     Rows are deltas where there is a `whole`: the names of those that nevertheless are not.
     """
     prev, seq = before.position.seq, after.position.seq
-    message = _Update(
-        channel,
-        after.position.epoch,
-        prev,
-        seq,
-        n,
-        to_rfc3339(after.ts_ingest),
-        msgspec.UNSET if after.header is None else msgspec.Raw(after.header),
-        _array(rows),
+    message = Update(
+        channel=channel,
+        epoch=after.position.epoch,
+        prev=prev,
+        seq=seq,
+        n=n,
+        as_of=to_rfc3339(after.ts_ingest),
+        header=header_of(after.header),
+        rows=_array(rows),
     )
     if removed:
         message.removed = removed
@@ -194,7 +176,7 @@ def update_packet(
     return Packet(channel, _json.encode(message), prev=prev, seq=seq, n=n)
 
 
-def encode_message(message: Mapping[str, Any], is_msgpack: bool) -> bytes:
+def encode_message(message: Message, is_msgpack: bool) -> bytes:
     """A message to one client alone."""
     return _pack.encode(message) if is_msgpack else _json.encode(message)
 
@@ -212,10 +194,6 @@ def select_fields(row: bytes, fields: tuple[str, ...]) -> bytes:
     """A row with its symbol and these fields alone."""
     values = msgspec.json.decode(row)
     return _json.encode({name: values[name] for name in ("symbol", *fields) if name in values})
-
-
-def _header(state: State) -> dict[str, msgspec.Raw]:
-    return {} if state.header is None else {"header": msgspec.Raw(state.header)}
 
 
 def _array(rows: Iterable[bytes]) -> msgspec.Raw:

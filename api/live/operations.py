@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.live.channels import Id, Refused
+from api.live.channels import Refused
+from api.live.wire import Id
 from pipeline.frames import ROW_FIELDS
 
 Interval = Literal[0, 100, 250, 1000]

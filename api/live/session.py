@@ -6,7 +6,7 @@ Whoever has the connection sends what `take` gives, and closes it when `end` is 
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Literal
 
 from api.access.auth import LEEWAY_S, demand
 from api.errors import ApiError
@@ -24,6 +24,18 @@ from api.live.operations import (
     Unsubscribe,
 )
 from api.live.subscriptions import Subscriptions
+from api.live.wire import (
+    Ack,
+    AuthAck,
+    Error,
+    Freshness,
+    Heartbeat,
+    Hello,
+    Id,
+    Pong,
+    Refusal,
+    SessionLimits,
+)
 from pipeline.clock import to_rfc3339
 from pipeline.credentials import Principal
 from pipeline.errors import BusUnavailable, DecodeError
@@ -85,8 +97,8 @@ class Session:
 
     # Who the client is
 
-    async def admit(self, token: str) -> dict[str, Any]:
-        """Let the client in by a token, the first or a newer one; gives what the ack says.
+    async def admit(self, token: str, operation_id: Id = None) -> AuthAck:
+        """Let the client in by a token, the first or a newer one; gives the ack.
 
         Raises Closing.
         """
@@ -94,9 +106,9 @@ class Session:
             principal = await self._gateway.verifier.admit(token)
         except ApiError as error:
             raise self._refusal(error) from None
-        return await self.let_in(principal)
+        return await self.let_in(principal, operation_id)
 
-    async def redeem(self, ticket: str) -> dict[str, Any]:
+    async def redeem(self, ticket: str) -> AuthAck:
         """Let the client in by a stream ticket, which is used up. Raises Closing."""
         try:
             principal = await self._gateway.verifier.redeem(ticket)
@@ -112,7 +124,7 @@ class Session:
             self._gateway.limiter.fail(self._address)
         return Closing(code, error.detail)
 
-    async def let_in(self, principal: Principal) -> dict[str, Any]:
+    async def let_in(self, principal: Principal, operation_id: Id = None) -> AuthAck:
         """Let in a client whose token or ticket was verified. Raises Closing."""
         try:
             demand(principal, "live")
@@ -125,7 +137,8 @@ class Session:
         remaining_s = principal.expires + LEEWAY_S - time.time()
         self._arm(remaining_s, UNAUTHENTICATED, "the token has expired")
         expires = to_rfc3339(int(principal.expires) * 1_000_000_000)
-        return {"scopes": sorted(principal.scopes), "expires": expires}
+        scopes = sorted(principal.scopes)
+        return AuthAck(op="auth", id=operation_id, scopes=scopes, expires=expires)
 
     async def _enter(self, subject: str) -> None:
         """Count the session as one of its subject. Raises Closing where those are too many."""
@@ -152,21 +165,20 @@ class Session:
         """Say what holds for the session."""
         limits = self._limits
         self.backlog.tell(
-            {
-                "type": "hello",
-                "protocol": MSGPACK_PROTOCOL if self.is_msgpack else JSON_PROTOCOL,
-                "ts": to_rfc3339(self._gateway.clock.now_ns()),
-                "heartbeat_s": limits.heartbeat_s,
-                "limits": {
-                    "authenticate_s": limits.authenticate_s,
-                    "channels": limits.channels,
-                    "operations_per_s": limits.operations_per_s,
-                    "message_bytes": limits.message_bytes,
-                    "backlog_bytes": limits.backlog_bytes,
-                    "stalled_s": limits.stalled_s,
-                    "intervals_ms": INTERVALS,
-                },
-            }
+            Hello(
+                protocol=MSGPACK_PROTOCOL if self.is_msgpack else JSON_PROTOCOL,
+                ts=to_rfc3339(self._gateway.clock.now_ns()),
+                heartbeat_s=limits.heartbeat_s,
+                limits=SessionLimits(
+                    authenticate_s=limits.authenticate_s,
+                    channels=limits.channels,
+                    operations_per_s=limits.operations_per_s,
+                    message_bytes=limits.message_bytes,
+                    backlog_bytes=limits.backlog_bytes,
+                    stalled_s=limits.stalled_s,
+                    intervals_ms=INTERVALS,
+                ),
+            )
         )
 
     def count_operation(self) -> None:
@@ -182,23 +194,23 @@ class Session:
     async def handle(self, operation: Operation) -> None:
         """Do what the client asks, and answer. Raises Refused and Closing."""
         if isinstance(operation, Auth):
-            self._acknowledge(operation, **await self.admit(operation.token))
+            self.backlog.tell(await self.admit(operation.token, operation.id))
         elif isinstance(operation, Ping):
             now = to_rfc3339(self._gateway.clock.now_ns())
-            self.backlog.tell({"type": "pong", "id": operation.id, "ts": now})
+            self.backlog.tell(Pong(id=operation.id, ts=now))
         elif self.principal is None:
             raise Refused("unauthenticated", "say auth first", operation.id)
         elif isinstance(operation, Subscribe):
-            self._acknowledge(operation, **await self.subscribe(operation))
+            self.backlog.tell(await self.subscribe(operation))
         elif isinstance(operation, Unsubscribe):
             await self.subscriptions.remove(operation.channels)
-            self._acknowledge(operation, refused=[])
+            self.backlog.tell(self._done("unsubscribe", operation, []))
         else:
             refused = self.subscriptions.resync(operation.channels)
-            self._acknowledge(operation, refused=refused)
+            self.backlog.tell(self._done("resync", operation, refused))
 
-    async def subscribe(self, operation: Subscribe) -> dict[str, Any]:
-        """Enter channels; gives what the ack says beside the full set. Raises Refused, Closing."""
+    async def subscribe(self, operation: Subscribe) -> Ack:
+        """Enter channels; gives the ack. Raises Refused, Closing."""
         if len(operation.channels) > self._limits.channels:
             raise Closing(TOO_MANY_CHANNELS, f"more than {self._limits.channels} channels")
         try:
@@ -208,15 +220,14 @@ class Session:
 
     def tell_error(self, error: Refused) -> None:
         """Answer an operation that was refused."""
-        message = {"id": error.operation_id, "code": error.code, "detail": blotted(str(error))}
-        self.backlog.tell({"type": "error", **message})
+        detail = blotted(str(error))
+        self.backlog.tell(Error(id=error.operation_id, code=error.code, detail=detail))
 
-    def _acknowledge(self, operation: Operation, **extra: Any) -> None:
-        name = type(operation).__name__.lower()
-        message: dict[str, Any] = {"type": "ack", "op": name, "id": operation.id}
-        if not isinstance(operation, Auth):
-            message["channels"] = self.subscriptions.names()
-        self.backlog.tell(message | extra)
+    def _done(
+        self, name: Literal["unsubscribe", "resync"], operation: Operation, refused: list[Refusal]
+    ) -> Ack:
+        channels = self.subscriptions.names()
+        return Ack(op=name, id=operation.id, channels=channels, refused=refused)
 
     # What the client gets
 
@@ -260,13 +271,13 @@ class Session:
             self._taken_at = now
             self.backlog.tell(self._heartbeat())
 
-    def _heartbeat(self) -> dict[str, Any]:
+    def _heartbeat(self) -> Heartbeat:
         now_ns = self._gateway.clock.now_ns()
         freshness = {
-            name: {"as_of": to_rfc3339(ts_ingest), "age_ms": (now_ns - ts_ingest) // 1_000_000}
+            name: Freshness(to_rfc3339(ts_ingest), (now_ns - ts_ingest) // 1_000_000)
             for name, ts_ingest in self.subscriptions.instants()
         }
-        return {"type": "heartbeat", "ts": to_rfc3339(now_ns), "channels": freshness}
+        return Heartbeat(ts=to_rfc3339(now_ns), channels=freshness)
 
 
 def end_session(end: "asyncio.Future[Any]", closing: Closing) -> None:

@@ -84,7 +84,7 @@ async def _let_in(socket: _Socket, session: Session) -> None:
         identity = await session.admit(token)
     else:
         identity = await session.redeem(str(ticket))
-    session.backlog.tell({"type": "ack", "op": "auth", "id": None, **identity})
+    session.backlog.tell(identity)
 
 
 async def _read(socket: _Socket, session: Session) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from api.gateway import Gateway
 from api.live.backlog import Backlog
@@ -14,8 +14,9 @@ from api.live.kinds import KINDS, parse_channel
 from api.live.messages import Packet
 from api.live.operations import Since, Subscribe, parse_fields
 from api.live.patterns import is_pattern
+from api.live.wire import Ack, Joined, Refusal
 
-_Refusals = list[dict[str, str]]
+_Refusals = list[Refusal]
 
 
 class Subscriptions:
@@ -45,19 +46,17 @@ class Subscriptions:
         group = self._groups.get(channel)
         return None if group is None else group.snapshot()
 
-    async def add(self, operation: Subscribe) -> dict[str, Any]:
-        """Enter channels; gives what the acknowledgement says beside the full set.
+    async def add(self, operation: Subscribe) -> Ack:
+        """Enter channels; gives the acknowledgement.
 
         Raises Refused for fields that do not exist, BusUnavailable and DecodeError.
         """
         async with self._changing:
             answer = await self._add(operation)
-        refused = {one["channel"] for one in answer["refused"]}
+        refused = {one.channel for one in answer.refused}
         for name in filter(is_pattern, operation.channels):
             if name[:200] not in refused:
-                found = answer["resolved"][name]
-                brought = {found} if isinstance(found, str) else set(found)
-                self._patterns[name] = (operation, brought)
+                self._patterns[name] = (operation, _matched(answer, name))
                 self._gateway.patterns.follow(self)
         return answer
 
@@ -72,15 +71,14 @@ class Subscriptions:
                     return
                 asked = msgspec.structs.replace(operation, channels=[pattern], since={})
                 answer = await self._add(asked, brought)
-                told = {"type": "joined", "pattern": pattern, "refused": answer["refused"]}
-                found = answer.get("resolved", {}).get(pattern, [])
-                names = {found} if isinstance(found, str) else set(found)
+                names = _matched(answer, pattern)
                 new = sorted(names - brought)
                 brought.update(names)
-                if new or answer["refused"]:
-                    self._backlog.tell(told | {"channels": new})
+                if new or answer.refused:
+                    told = Joined(pattern=pattern, refused=answer.refused, channels=new)
+                    self._backlog.tell(told)
 
-    async def _add(self, operation: Subscribe, brought: Collection[str] = ()) -> dict[str, Any]:
+    async def _add(self, operation: Subscribe, brought: Collection[str] = ()) -> Ack:
         """The same; those that a pattern has `brought` already are left as they are."""
         form = Form(operation.interval_ms, _fields(operation), operation.delta)
         refused: _Refusals = []
@@ -103,12 +101,14 @@ class Subscriptions:
             self._gateway.sources.show(channel.name)
         await self._settle(groups, lookup, refused)
         recovered = await hub.recover(self._backlog, missing)
-        answer: dict[str, Any] = {"refused": refused}
-        if resolved:
-            answer["resolved"] = resolved
-        if operation.since:
-            answer["recovered"] = {name: name in recovered for name in since}
-        return answer
+        return Ack(
+            op="subscribe",
+            id=operation.id,
+            channels=self.names(),
+            refused=refused,
+            resolved=resolved or UNSET,
+            recovered={name: name in recovered for name in since} if operation.since else UNSET,
+        )
 
     async def remove(self, names: Iterable[str]) -> None:
         """Leave channels; those not subscribed to are no error."""
@@ -215,5 +215,11 @@ def _fields(operation: Subscribe) -> tuple[str, ...]:
         raise Refused(error.code, str(error), operation.id) from None
 
 
-def _refusal(channel: str, code: str, detail: str) -> dict[str, str]:
-    return {"channel": channel[:200], "code": code, "detail": detail}
+def _refusal(channel: str, code: str, detail: str) -> Refusal:
+    return Refusal(channel[:200], code, detail)
+
+
+def _matched(answer: Ack, pattern: str) -> set[str]:
+    """The channels that a pattern means by an answer."""
+    found = answer.resolved.get(pattern, []) if answer.resolved else []
+    return {found} if isinstance(found, str) else set(found)

@@ -37,6 +37,7 @@ class Parameter(msgspec.Struct, frozen=True):
     parse: Callable[[str], Any]
     default: Any = None
     known: tuple[str, ...] = ()
+    is_required: bool = False
 
 
 class Query:
@@ -63,6 +64,9 @@ class Query:
                 except (ValueError, OverflowError) as error:
                     errors.append({"parameter": name, "detail": str(error)})
                     values[name] = None
+        for name, known in self._by_name.items():
+            if known.is_required and name not in values:
+                errors.append({"parameter": name, "detail": "needed"})
         if errors:
             detail = "; ".join(f"{error['parameter']}: {error['detail']}" for error in errors)
             raise ApiError(400, "invalid_query", detail, errors=errors)
@@ -71,6 +75,11 @@ class Query:
     def _unknown(self) -> str:
         names = ", ".join(self._by_name) or "none"
         return f"no such parameter; there are: {names}"
+
+
+def required(parameter: Parameter) -> Parameter:
+    """The same, and a request without it is refused."""
+    return msgspec.structs.replace(parameter, is_required=True)
 
 
 def number(name: str, description: str) -> Parameter:

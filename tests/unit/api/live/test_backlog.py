@@ -5,6 +5,7 @@ from typing import Any
 
 from api.live.backlog import FRAME_BYTES, Backlog
 from api.live.messages import Packet
+from api.live.wire import Pong
 
 
 def update(seq: int, *, channel: str = "chain:A", size: int = 100, n: int = 1) -> Packet:
@@ -29,8 +30,8 @@ def test_answers_go_before_updates_and_snapshots() -> None:
     backlog = Backlog(is_msgpack=False)
     backlog.owe("chain:B")
     backlog.offer(update(1))
-    backlog.tell({"type": "ack"})
-    assert kinds(backlog) == ["ack", "update", "snapshot"]
+    backlog.tell(Pong(id=1, ts=""))
+    assert kinds(backlog) == ["pong", "update", "snapshot"]
     assert not backlog.ready.is_set()
 
 

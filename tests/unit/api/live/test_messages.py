@@ -15,6 +15,7 @@ from api.live.messages import (
     underlying_state,
     update_packet,
 )
+from api.live.wire import Pong
 from pipeline import frames
 from pipeline.models import market_snapshot
 from tests.support import chains
@@ -59,9 +60,10 @@ def test_update_says_what_it_follows_and_what_is_gone() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 300])
 def test_both_encodings_are_arrays_of_the_same_messages(count: int) -> None:
-    messages = [{"type": "pong", "id": number} for number in range(count)]
-    text = join_frame([encode_message(message, False) for message in messages], False)
-    packed = join_frame([encode_message(message, True) for message in messages], True)
+    pongs = [Pong(id=number, ts="") for number in range(count)]
+    messages = [{"type": "pong", "id": number, "ts": ""} for number in range(count)]
+    text = join_frame([encode_message(pong, False) for pong in pongs], False)
+    packed = join_frame([encode_message(pong, True) for pong in pongs], True)
     assert json.loads(text) == messages == msgspec.msgpack.decode(packed)
 
 

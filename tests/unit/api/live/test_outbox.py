@@ -9,6 +9,7 @@ from api.live.backlog import FRAME_BYTES, Backlog
 from api.live.batches import Batch, cut
 from api.live.messages import Packet
 from api.live.outbox import Outbox
+from api.live.wire import Pong
 
 
 def update(seq: int, *, channel: str = "contract:A", size: int = 10) -> Packet:
@@ -79,11 +80,11 @@ def test_batch_for_which_there_is_no_room_is_cut_to_its_updates() -> None:
 
 def test_batch_waits_behind_what_must_go_before_it() -> None:
     backlog = Backlog(is_msgpack=False)
-    backlog.tell({"type": "ack"})
+    backlog.tell(Pong(id=1, ts=""))
     backlog.offer_batch(Batch((update(1),)))
     assert backlog.take_batch() is None
     messages = backlog.take(lambda channel: None)
-    assert [json.loads(message)["type"] for message in messages] == ["ack", "update"]
+    assert [json.loads(message)["type"] for message in messages] == ["pong", "update"]
 
 
 def test_forgotten_channel_leaves_its_batches() -> None:
