@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("examples.json")
 # Parameters of paths, each with its meaning.
 PATHS: dict[str, tuple[str, str]] = {
     "underlying": ("an underlying", "NIFTY"),
-    "expiry": ("an expiry: `2026-01-27`, `20260127`, or `nearest`", "2026-01-27"),
+    "expiry": ("an expiry: `2026-01-27`, `20260127`, or `nearest`", "nearest"),
     "symbol": ("a symbol id", "NIFTY-20260127-25000-CE"),
     "subject": ("a subject of the schema registry", "chain.enriched"),
     "version": ("the number of a version, or `latest`", "latest"),
@@ -22,6 +22,8 @@ PATHS: dict[str, tuple[str, str]] = {
     "letter_id": ("the id of a dead letter", "1769345400000-0"),
     "dataset": ("what to export", "option_contracts"),
 }
+
+LAST_EVENT = "1769335200000000=underlying:NIFTY@41"
 
 # Parameters of queries whose example does not follow from their schema.
 PARAMETERS: dict[str, Any] = {
@@ -56,7 +58,7 @@ PARAMETERS: dict[str, Any] = {
     "format": "json",
     "ts": "rfc3339",
     "channels": "underlying:NIFTY",
-    "last_event_id": "underlying:NIFTY=e1:41",
+    "last_event_id": LAST_EVENT,
     "ticket": "st_",
 }
 

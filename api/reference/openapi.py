@@ -4,6 +4,7 @@ A route's parameters are those its own parser takes, so that the document cannot
 """
 
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,9 +13,9 @@ from litestar import Litestar, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from api.reference.examples import EXAMPLES, PARAMETERS, PATHS
+from api.reference.examples import EXAMPLES, LAST_EVENT, PARAMETERS, PATHS
 from api.reference.fields import components
-from api.reference.responses import JSON, responses_of
+from api.reference.responses import JSON, answers, problems, responses_of
 from api.rest.answers import AnyRequest
 from api.rest.query import Parameter, Query
 from api.rest.registry_answers import REGISTRY_TYPES
@@ -31,6 +32,27 @@ _SCOPES = {
     "admin": "dead letters, the state of the pipeline, revoking anybody's token",
 }
 _METHODS = ("GET", "POST", "DELETE")
+# What routes are listed under, in this order, and with what their paths begin.
+_TAGS = {
+    "underlyings": ("what options are written on, and what their chains tell", {"underlyings"}),
+    "chains": ("all contracts of an underlying and expiry", {"chains"}),
+    "contracts": ("one option", {"contracts"}),
+    "snapshots": ("the newest of many symbols at once", {"snapshots"}),
+    "symbols": ("what there is, by what people type", {"symbols"}),
+    "candles": ("prices by interval", {"candles"}),
+    "gaps": ("when there are no snapshots, and why", {"gaps"}),
+    "exports": ("stored rows of any range as a file", {"exports"}),
+    "stream": ("the live feed as server-sent events", {"stream"}),
+    "tokens": ("tokens for API keys, and tickets for streams", {"token", "tickets"}),
+    "registry": ("what entries hold", {"subjects", "schemas", "config", "compatibility"}),
+    "admin": ("dead letters, and the state of the pipeline", {"admin", "ops"}),
+    "health": ("whether the gateway lives, and is of use", {"healthz", "readyz"}),
+}
+# Headers that say something of their own to routes with that option.
+_HEADERS = {
+    "is_tagged": ("If-None-Match", "the `ETag` of what the client holds", 'W/"5f1d7a84db6b"'),
+    "takes_ticket": ("Last-Event-ID", "the id of the last event: from there on", LAST_EVENT),
+}
 
 
 @get("/openapi.json", opt={"is_page": True})
@@ -54,16 +76,15 @@ def document(app: Litestar) -> dict[str, Any]:
                     operations[method.lower()] = _operation(route, handler, method)
     return {
         "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "Stockify",
             "version": stockify_version(),
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, (text, _) in _TAGS.items()],
         "paths": dict(sorted(paths.items())),
-        "components": {"securitySchemes": _security(), **components()},
+        "components": _components(),
     }
 
 
@@ -74,7 +95,7 @@ def _operation(route: HTTPRoute, handler: HTTPRouteHandler, method: str) -> dict
         "operationId": name,
         "tags": [_tag(route.path_format)],
         "summary": " ".join(summary.split()),
-        "parameters": _parameters(route, handler.opt.get("query")),
+        "parameters": _parameters(route, handler.opt),
         "responses": responses_of(name, handler.opt, method, has_path=bool(route.path_parameters)),
         "security": _needed(handler),
     }
@@ -88,7 +109,19 @@ def _operation(route: HTTPRoute, handler: HTTPRouteHandler, method: str) -> dict
 
 def _tag(path: str) -> str:
     parts = path.strip("/").split("/")
-    return parts[1] if len(parts) > 1 else "health"
+    first = parts[1] if len(parts) > 1 else parts[0]
+    return next(name for name, (_, begin) in _TAGS.items() if first in begin)
+
+
+def _components() -> dict[str, Any]:
+    said = components()
+    schemas = {**said.pop("schemas"), **answers()}
+    return {
+        "securitySchemes": _security(),
+        "schemas": dict(sorted(schemas.items())),
+        "responses": problems(),
+        **said,
+    }
 
 
 def _body(name: str, handler: HTTPRouteHandler) -> dict[str, Any] | None:
@@ -119,7 +152,7 @@ def _needed(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
     return [*needed, {"ticket": []}] if handler.opt.get("takes_ticket") else needed
 
 
-def _parameters(route: HTTPRoute, query: Query | None) -> list[dict[str, Any]]:
+def _parameters(route: HTTPRoute, opt: Mapping[str, Any]) -> list[dict[str, Any]]:
     named = [
         {
             "name": name,
@@ -131,15 +164,28 @@ def _parameters(route: HTTPRoute, query: Query | None) -> list[dict[str, Any]]:
         }
         for name in route.path_parameters
     ]
+    query: Query | None = opt.get("query")
     asked = query.parameters if query is not None else ()
-    return named + [_asked(parameter) for parameter in asked]
+    heard = [_heard(*said) for option, said in _HEADERS.items() if opt.get(option)]
+    return named + [_asked(parameter) for parameter in asked] + heard
+
+
+def _heard(name: str, description: str, example: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+        "example": example,
+    }
 
 
 def _asked(parameter: Parameter) -> dict[str, Any]:
     said: dict[str, Any] = {
         "name": parameter.name,
         "in": "query",
-        "required": False,
+        "required": parameter.is_required,
         "description": parameter.description,
         "schema": parameter.schema,
     }

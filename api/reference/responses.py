@@ -25,7 +25,6 @@ _PROBLEMS = {
     414: ("uri_too_long", "the query is too long"),
     415: ("unsupported_media_type", "the body is of a type that is not taken"),
     421: ("bad_host", "the host is not one of ours"),
-    422: ("unprocessable", "it can be read, and means nothing here"),
     429: ("too_many_requests", "too many units; wait for as long as `Retry-After` says"),
     431: ("head_too_large", "the head of the request is too large"),
     500: ("internal_error", "the gateway failed; its log has the `request_id`"),
@@ -34,9 +33,16 @@ _PROBLEMS = {
 # What may stop any request, whatever it asks for.
 _EVERYWHERE = (400, 405, 408, 413, 414, 421, 429, 431, 500, 503)
 _WITH_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
+_REGISTRY = "registry_"  # before the status: its own errors, named apart from the problems
 _REGISTRY_ERRORS = {
+    400: (400, "a parameter, a path or a body cannot be read"),
+    401: (401, "no token, or one that does not hold"),
+    403: (403, "the token lacks the scope, or a foreign page asks"),
     404: (40401, "40401 subject, 40402 version or 40403 schema not found"),
+    415: (415, "the body is of a type that is not taken"),
     422: (42202, "42201 invalid schema, 42202 invalid version"),
+    500: (500, "the gateway failed; its log has the `request_id`"),
+    503: (50001, "Redis is away; try again"),
 }
 _EVERY_HEADER = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
 
@@ -46,32 +52,63 @@ def responses_of(
 ) -> dict[str, Any]:
     """The responses of the route of that name, by status."""
     statuses = set(_EVERYWHERE)
-    is_closed = "scope" in opt or "takes_key" in opt
-    if is_closed:
+    if "scope" in opt or "takes_key" in opt:
         statuses |= {401, 403}
     if has_path:
         statuses |= {404}
-    if method == "GET" and is_closed and "registry" not in opt:
+    if method == "GET" and "scope" in opt and "registry" not in opt:
         statuses |= {406}
-    if "body" in opt or "body_type" in opt:
+    takes_body = "body" in opt or "body_type" in opt
+    if takes_body:
         statuses |= {415}
-    if "errors" in opt or name == "redrive":
+    if name == "redrive":
         statuses |= {409}
     found = {"200": _success(name, opt)}
-    if method == "GET" and "scope" in opt and "registry" not in opt:
-        found["304"] = {"description": "what `If-None-Match` names is still the newest"}
-    found |= {str(status): _problem(status) for status in sorted(statuses)}
+    if opt.get("is_tagged"):
+        found["304"] = {
+            "description": "what `If-None-Match` names is still the newest",
+            **_headers("ETag"),
+        }
+    found |= {
+        str(status): {"$ref": f"#/components/responses/{_PROBLEMS[status][0]}"}
+        for status in sorted(statuses)
+    }
     if "registry" in opt:
-        found |= _registry(opt["registry"]["statuses"])
-    if opt.get("is_open"):
+        own = {400, 401, 403, 500, 503, *opt["registry"]["statuses"], *({415} & statuses)}
+        found |= {
+            str(status): {"$ref": f"#/components/responses/{_REGISTRY}{status}"}
+            for status in sorted(own)
+        }
+    if name == "readyz":
         report = {JSON: _content(EXAMPLES.get(name))}
         found["503"] = {"description": "not ready, and why", "content": report, **_headers()}
-    return found
+    return dict(sorted(found.items()))
+
+
+def problems() -> dict[str, Any]:
+    """The errors by their names, to which the responses of routes refer."""
+    shared = {code: _problem(status) for status, (code, _) in _PROBLEMS.items()}
+    own = {f"{_REGISTRY}{status}": _registry_error(status) for status in _REGISTRY_ERRORS}
+    return shared | own
+
+
+def answers() -> dict[str, Any]:
+    """The schemas of the successes that have `data`, to which responses refer by `name`."""
+    return {
+        _named(name): answer_schema(example)
+        for name, example in EXAMPLES.items()
+        if isinstance(example, dict) and {"data", "meta"} <= example.keys()
+    }
+
+
+def _named(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_")) + "Answer"
 
 
 def _success(name: str, opt: Mapping[str, Any]) -> dict[str, Any]:
     example = EXAMPLES.get(name)
-    said: dict[str, Any] = {"description": "the answer", **_headers("ETag", "Link", "X-Meta")}
+    content: dict[str, Any]
+    headers: tuple[str, ...] = ()
     if "registry" in opt:
         shape = opt["registry"]["shape"]
         content = {kind: {"schema": shape, "example": example} for kind in (JSON, *REGISTRY_TYPES)}
@@ -80,15 +117,18 @@ def _success(name: str, opt: Mapping[str, Any]) -> dict[str, Any]:
     elif "media_type" in opt:
         content = {opt["media_type"]: {"schema": {"type": "string"}, "example": example}}
     elif isinstance(example, str):
+        headers = ("X-Meta",)
         content = _rows(_FILES, example)
-    elif isinstance(example, dict):
-        schema = answer_schema(example)
-        formats = OF_LISTS if isinstance(example["data"], list) else OF_OBJECTS
-        content = {JSON: {"schema": schema, "example": example}} | _rows(formats[1:], None)
-        content[Format.MSGPACK.media_type] = {"schema": schema}
     else:
-        content = {JSON: {}}
-    return said | {"content": content}
+        is_list = isinstance((example or {}).get("data"), list)
+        schema = {"$ref": f"#/components/schemas/{_named(name)}"}
+        headers = ("Link", "X-Meta") if is_list else ("X-Meta",)
+        content = {JSON: {"schema": schema, "example": example}}
+        content[Format.MSGPACK.media_type] = {"schema": schema}
+        content |= _rows((OF_LISTS if is_list else OF_OBJECTS)[2:], None)
+    if opt.get("is_tagged"):
+        headers = ("ETag", *headers)
+    return {"description": "the answer", "content": content, **_headers(*headers)}
 
 
 def _rows(formats: Sequence[Format], csv: str | None) -> dict[str, Any]:
@@ -106,6 +146,7 @@ def _content(example: Any) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     code, description = _PROBLEMS[status]
+    wrong = [{"parameter": "limit", "detail": "want a whole number from 1 to 10000"}]
     example = {
         "type": f"urn:stockify:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -113,9 +154,7 @@ def _problem(status: int) -> dict[str, Any]:
         "detail": description,
         "code": code,
         "request_id": "5c8ae0b1f2d34a67",
-        "errors": [{"parameter": "limit", "detail": "want a whole number"}]
-        if status == 400
-        else [],
+        "errors": wrong if status == 400 else [],
     }
     schema = {"$ref": "#/components/schemas/Problem"}
     said: dict[str, Any] = {
@@ -126,21 +165,19 @@ def _problem(status: int) -> dict[str, Any]:
     return said | _headers(*([own] if own else []))
 
 
-def _registry(statuses: Sequence[int]) -> dict[str, Any]:
-    """Errors in the words of the registry's own API; problems of the same status beside them."""
-    found = {}
-    # A body that is none is told in these words too.
-    for status in {*statuses, 400, 415}:
-        code, text = _REGISTRY_ERRORS.get(status, (status, _PROBLEMS[status][1]))
-        schema = {"$ref": "#/components/schemas/RegistryError"}
-        example = {"error_code": code, "message": text}
-        content: dict[str, Any] = {
-            kind: {"schema": schema, "example": example} for kind in (JSON, *REGISTRY_TYPES)
-        }
-        if status not in _REGISTRY_ERRORS:
-            content |= _problem(status)["content"]
-        found[str(status)] = {"description": text, "content": content, **_headers()}
-    return found
+def _registry_error(status: int) -> dict[str, Any]:
+    """An error in the words of the registry's own API; a problem of that status beside it."""
+    code, text = _REGISTRY_ERRORS[status]
+    schema = {"$ref": "#/components/schemas/RegistryError"}
+    example = {"error_code": code, "message": text}
+    content: dict[str, Any] = {
+        kind: {"schema": schema, "example": example} for kind in (JSON, *REGISTRY_TYPES)
+    }
+    said = {"description": text, **_headers()}
+    if status in _PROBLEMS:
+        said = _problem(status)
+        content |= said["content"]
+    return said | {"description": text, "content": content}
 
 
 def _headers(*names: str) -> dict[str, Any]:

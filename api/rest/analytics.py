@@ -70,7 +70,13 @@ _ANALYTICS = Query(
 
 @get(
     "/underlyings/{underlying:str}/surface",
-    opt={"scope": "live", "scope_with": _WITH_PAST, "query": _SURFACE, "cost": 2},
+    opt={
+        "scope": "live",
+        "scope_with": _WITH_PAST,
+        "query": _SURFACE,
+        "cost": 2,
+        "is_tagged": True,
+    },
 )
 async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """The volatility surface of an underlying: the smile of each expiry to come, nearest first.
@@ -113,7 +119,13 @@ async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> 
 
 @get(
     "/underlyings/{underlying:str}/term-structure",
-    opt={"scope": "live", "scope_with": _WITH_PAST, "query": _TERMS, "cost": 2},
+    opt={
+        "scope": "live",
+        "scope_with": _WITH_PAST,
+        "query": _TERMS,
+        "cost": 2,
+        "is_tagged": True,
+    },
 )
 async def term_structure(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """Volatility and forward by expiry, nearest first.
@@ -142,6 +154,7 @@ async def term_structure(request: AnyRequest, underlying: FromPath[str]) -> Resp
         "scope_with": _WITH_PAST | {"days": "history"},
         "query": _ANALYTICS,
         "cost": COST,
+        "is_tagged": True,
     },
 )
 async def analytics(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from api.errors import invalid_parameter, not_found
+from api.errors import not_found
 from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
 from api.rest.coverage import coverage_of
@@ -19,6 +19,7 @@ from api.rest.query import (
     flag,
     listed,
     number,
+    required,
     symbol_of,
     times,
 )
@@ -45,7 +46,9 @@ _CHAIN = Query(
     times(),
 )
 _SNAPSHOTS = Query(
-    listed("ids", "symbols of underlyings, chains or contracts", at_most=SNAPSHOTS_MAXIMUM),
+    required(
+        listed("ids", "symbols of underlyings, chains or contracts", at_most=SNAPSHOTS_MAXIMUM)
+    ),
     instant_parameter("updated_since", "only what was calculated after this instant"),
     times(),
 )
@@ -121,7 +124,12 @@ async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[b
 
 @get(
     "/chains/{underlying:str}/{expiry:str}",
-    opt={"scope": "live", "scope_with": {"as_of": "history"}, "query": _CHAIN},
+    opt={
+        "scope": "live",
+        "scope_with": {"as_of": "history"},
+        "query": _CHAIN,
+        "is_tagged": True,
+    },
 )
 async def chain(
     request: AnyRequest, underlying: FromPath[str], expiry: FromPath[str]
@@ -162,7 +170,7 @@ async def chain(
     return answer(request, rows, meta, tag=tag)
 
 
-@get("/contracts/{symbol:str}", opt={"scope": "live", "query": _PLAIN})
+@get("/contracts/{symbol:str}", opt={"scope": "live", "query": _PLAIN, "is_tagged": True})
 async def contract(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
     """The newest row of a contract."""
     form = _PLAIN.parse(request.query_params.multi_items())["ts"]
@@ -184,8 +192,6 @@ async def snapshots(request: AnyRequest) -> Response[bytes]:
     """
     query = _SNAPSHOTS.parse(request.query_params.multi_items())
     ids, since_ns, form = query["ids"], query["updated_since"], query["ts"]
-    if ids is None:
-        raise invalid_parameter("ids", "needed")
     check_symbols("ids", ids)
     texts = await gateway_of(request).latest.texts(ids)
     known = {

@@ -22,7 +22,13 @@ _CHAIN = Query(
     instant_parameter("as_of", "as it was at this instant, from history"),
     times(),
 )
-_OPTIONS = {"scope": "live", "scope_with": {"as_of": "history"}, "query": _CHAIN, "cost": 2}
+_OPTIONS = {
+    "scope": "live",
+    "scope_with": {"as_of": "history"},
+    "query": _CHAIN,
+    "cost": 2,
+    "is_tagged": True,
+}
 _SIDES = ("call", "put")
 
 

@@ -14,7 +14,7 @@ import msgspec
 from api.reference.examples import EXAMPLES, FILE
 from tests.support import postgres, surface
 
-ELEMENTS = 1  # of a list
+ELEMENTS, WORDS = 1, 5  # of a list; of one of plain values
 _SECRETS = {"token": "eyJhbGciOi…", "ticket": "st_…", "token_id": "0a1b2c3d4e5f"}
 
 
@@ -23,12 +23,20 @@ def shortened(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         return {key: shortened(each, key) for key, each in value.items()}
     if isinstance(value, list):
-        return [shortened(each, name) for each in value[:ELEMENTS]]
+        is_plain = not any(isinstance(each, dict | list) for each in value)
+        return [shortened(each, name) for each in value[: WORDS if is_plain else ELEMENTS]]
     if name in _SECRETS:
         return _SECRETS[name]
     if name == "request_id":
         return "5c8ae0b1f2d34a67"
-    return value
+    if name == "stream":
+        return re.sub(r"data: (\[.*)", _shortened_event, value)
+    return "\n".join(re.split(r"\r?\n", value)[:2]) if name == "export" else value
+
+
+def _shortened_event(line: re.Match[str]) -> str:
+    messages = msgspec.json.decode(line[1])
+    return f"data: {msgspec.json.encode([shortened(each) for each in messages]).decode()}"
 
 
 async def record(directory: Path, server: postgres.PostgresServer) -> dict[str, Any]:
@@ -38,13 +46,8 @@ async def record(directory: Path, server: postgres.PostgresServer) -> dict[str, 
         document = (await served.gateway.http.get("/openapi.json")).json()
         for path, method, operation in surface.operations(document):
             name = operation["operationId"]
-            if name == "stream":
-                found[name] = EXAMPLES.get(name)
-                continue
-            answer = await surface.told(served, path, method, operation)
-            if isinstance(answer, str):
-                answer = "\n".join(re.split(r"\r?\n", answer)[:2])
-            found[name] = shortened(answer)
+            answer = surface.value_of(await surface.told(served, path, method, operation))
+            found[name] = shortened(answer, name)
     return dict(sorted(found.items()))
 
 

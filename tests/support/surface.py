@@ -7,15 +7,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+import psycopg
+
 from pipeline import schemas
+from pipeline.clock import SECOND_NS
 from pipeline.entries import NewEntry
 from pipeline.keys import ApiKeys
+from pipeline.polls import MINUTE_NS
 from pipeline.streams import Consumer
 from tests.support import bus, chains, gateway, servers, storing
 from tests.support.gateway import CHAIN, Gateway, moved
 from tests.support.postgres import PostgresServer, open_database
+from tests.support.reports import missing, report, write_polls
 
 SCOPES = ("live", "history", "export", "admin")
+CHAIN_SYMBOL, CONTRACT = "NIFTY-20260127", "NIFTY-20260127-25000-CE"
+BEFORE_NS = CHAIN.header.ts_ingest - MINUTE_NS
+GAP = missing(BEFORE_NS, BEFORE_NS + 20 * SECOND_NS, 1)
+TICK = """
+INSERT INTO ticks (ts, ts_event, instrument_id, last, last_size, volume)
+SELECT '2026-01-25T10:00:01Z', '2026-01-25T10:00:00.9Z', instrument_id, 94.75, 65, 43225
+FROM instruments WHERE symbol = %s
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,9 @@ async def running(
         past = [chains.with_smile(moved(CHAIN, seconds=n), chains.SMILE) for n in range(5)]
         async with open_database(url) as database:
             await storing.write(database, *past)
+            await write_polls(database, report(CHAIN_SYMBOL, BEFORE_NS, 2, GAP))
+        with psycopg.connect(url) as connection:
+            connection.execute(TICK, [CONTRACT])
         async with gateway.running(server.url, url, **changes) as served:
             await served.publish(chains.with_smile(CHAIN, chains.SMILE), 1)
             await schemas.register(served.redis, [*schemas.SCHEMAS.values()])
@@ -84,8 +101,10 @@ def address(path: str, operation: dict[str, Any], **values: str) -> str:
     return path
 
 
-async def told(surface: Surface, path: str, method: str, operation: dict[str, Any]) -> Any:
-    """What the gateway answers to an operation: JSON, or text where that is what it gives."""
+async def told(
+    surface: Surface, path: str, method: str, operation: dict[str, Any]
+) -> httpx.Response:
+    """The success of the gateway at an operation, of the stream as far as the first values."""
     served = surface.gateway
     name = operation["operationId"]
     letter = {"redrive": 0, "drop": 1}.get(name, 2)
@@ -93,7 +112,9 @@ async def told(surface: Surface, path: str, method: str, operation: dict[str, An
     if name == "analytics_history":
         target += "?metric=spot,atm_iv"
     if name == "snapshots":
-        target += "?ids=NIFTY,NIFTY-20260127-25000-CE"
+        target += f"?ids=NIFTY,{CONTRACT}"
+    if name == "stream":
+        return await _streamed(served, f"{target}?channels=underlying:NIFTY")
     if name == "symbols":
         target += "?q=25000"
     if name == "export":
@@ -107,6 +128,23 @@ async def told(surface: Surface, path: str, method: str, operation: dict[str, An
         method.upper(), target, headers={"Authorization": f"Bearer {token}"}, json=sent
     )
     assert response.status_code == 200, (target, response.status_code, response.text)
+    return response
+
+
+async def _streamed(served: Gateway, target: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {served.token()}"}
+    text = ""
+    async with served.http.stream("GET", target, headers=headers) as response:
+        assert response.status_code == 200
+        async for line in response.aiter_lines():
+            text += f"{line}\n"
+            if '"snapshot"' in line:
+                break
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, text=text)
+
+
+def value_of(response: httpx.Response) -> Any:
+    """What an answer holds: JSON, or text where that is what it is."""
     return response.json() if "json" in response.headers["content-type"] else response.text
 
 
