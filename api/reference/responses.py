@@ -1,17 +1,20 @@
 """What a route may answer: its success in every format, and each of its errors, with examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+
+import msgspec
 
 from api.errors import PROBLEM_TYPE
 from api.reference.examples import EXAMPLES
 from api.reference.fields import answer_schema, schema_of
+from api.rest.encoders import to_csv, to_lines
+from api.rest.exports import KINDS
 from api.rest.formats import OF_LISTS, OF_OBJECTS, Format
 from api.rest.registry_answers import REGISTRY_TYPES
 
 JSON = Format.JSON.media_type
-_FILES = (Format.ARROW, Format.PARQUET, Format.CSV, Format.NDJSON)
 _PROBLEMS = {
     400: ("invalid_query", "a parameter, a path or a body cannot be read; `errors` names what"),
     401: ("unauthenticated", "no token, or one that does not hold"),
@@ -116,28 +119,30 @@ def _success(name: str, opt: Mapping[str, Any]) -> dict[str, Any]:
         content = {JSON: _content(example)}
     elif "media_type" in opt:
         content = {opt["media_type"]: {"schema": {"type": "string"}, "example": example}}
-    elif isinstance(example, str):
-        headers = ("X-Meta",)
-        content = _rows(_FILES, example)
     else:
-        is_list = isinstance((example or {}).get("data"), list)
+        data = (example or {}).get("data")
+        is_list = isinstance(data, list)
         schema = {"$ref": f"#/components/schemas/{_named(name)}"}
-        headers = ("Link", "X-Meta") if is_list else ("X-Meta",)
-        content = {JSON: {"schema": schema, "example": example}}
-        content[Format.MSGPACK.media_type] = {"schema": schema}
-        content |= _rows((OF_LISTS if is_list else OF_OBJECTS)[2:], None)
+        is_page = is_list and name != "export"
+        headers = ("Link", "X-Meta") if is_page else ("X-Meta",)
+        kinds = KINDS if name == "export" else OF_LISTS if is_list else OF_OBJECTS
+        content = {kind.media_type: _told(kind, schema, example, data) for kind in kinds}
     if opt.get("is_tagged"):
         headers = ("ETag", *headers)
     return {"description": "the answer", "content": content, **_headers(*headers)}
 
 
-def _rows(formats: Sequence[Format], csv: str | None) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for kind in formats:
-        content[kind.media_type] = {"schema": {"description": "rows alone"}}
-    if csv is not None:
-        content[Format.CSV.media_type]["example"] = csv
-    return content
+def _told(kind: Format, schema: dict[str, Any], example: Any, data: Any) -> dict[str, Any]:
+    """An answer in a format: the whole one, or its rows alone."""
+    if kind is Format.JSON:
+        return {"schema": schema, "example": example}
+    if kind is Format.MSGPACK:
+        return {"schema": schema}
+    if not kind.is_text:
+        return {"schema": {"description": "rows alone, in bytes"}}
+    rows = data if isinstance(data, list) else []
+    text = to_csv(rows, ()) if kind is Format.CSV else to_lines(msgspec.json.encode(data))
+    return {"schema": {"type": "string", "description": "rows alone"}, "example": text.decode()}
 
 
 def _content(example: Any) -> dict[str, Any]:

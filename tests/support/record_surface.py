@@ -31,7 +31,7 @@ def shortened(value: Any, name: str = "") -> Any:
         return "5c8ae0b1f2d34a67"
     if name == "stream":
         return re.sub(r"data: (\[.*)", _shortened_event, value)
-    return "\n".join(re.split(r"\r?\n", value)[:2]) if name == "export" else value
+    return value
 
 
 def _shortened_event(line: re.Match[str]) -> str:

@@ -51,7 +51,11 @@ async def running(
         past = [chains.with_smile(moved(CHAIN, seconds=n), chains.SMILE) for n in range(5)]
         async with open_database(url) as database:
             await storing.write(database, *past)
-            await write_polls(database, report(CHAIN_SYMBOL, BEFORE_NS, 2, GAP))
+            await write_polls(
+                database,
+                report(CHAIN_SYMBOL, BEFORE_NS, 0, GAP),
+                report(CHAIN_SYMBOL, BEFORE_NS + MINUTE_NS, len(past)),
+            )
         with psycopg.connect(url) as connection:
             connection.execute(TICK, [CONTRACT])
         async with gateway.running(server.url, url, **changes) as served:
@@ -118,7 +122,7 @@ async def told(
     if name == "symbols":
         target += "?q=25000"
     if name == "export":
-        target += "?format=csv"
+        target += "?format=json"
     if method == "get" and "start" in {each["name"] for each in operation["parameters"]}:
         target += ("&" if "?" in target else "?") + "start=2026-01-25&end=2026-01-26"
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
