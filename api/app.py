@@ -13,7 +13,7 @@ from api.edge import BODY_BYTES, Edge
 from api.errors import respond
 from api.gateway import Gateway
 from api.live import events, sockets
-from api.reference import openapi
+from api.reference import asyncapi, openapi
 from api.rest import (
     admin,
     analytics,
@@ -64,6 +64,7 @@ def create_app(gateway: Gateway) -> Any:
             health.healthz,
             health.readyz,
             openapi.openapi,
+            asyncapi.asyncapi,
             registry.subject_alone,
             page.document,
             page.docs,

@@ -38,7 +38,7 @@ MOST_CHANNELS = 1_000
 MEDIA_TYPE = "text/event-stream"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
-_QUERY = Query(
+QUERY = Query(
     required(listed("channels", "channels, comma-separated", at_most=MOST_CHANNELS)),
     choice(
         "interval_ms",
@@ -69,7 +69,7 @@ _QUERY = Query(
     "/stream",
     opt={
         "scope": "live",
-        "query": _QUERY,
+        "query": QUERY,
         "cost": COST,
         "takes_ticket": True,
         "media_type": MEDIA_TYPE,
@@ -82,7 +82,7 @@ async def stream(request: Request[Any, Any, Any]) -> Response[bytes]:
     the subscription, snapshots and updates; an event `close` says with which code it ends. The id
     of the last event, sent back in `Last-Event-ID`, resumes.
     """
-    query = _QUERY.parse(request.query_params.multi_items())
+    query = QUERY.parse(request.query_params.multi_items())
     wanted = Subscribe(
         channels=list(query["channels"]),
         interval_ms=int(query["interval_ms"]),  # type: ignore[arg-type]

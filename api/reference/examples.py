@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 FILE = Path(__file__).with_name("examples.json")
+LIVE_FILE = Path(__file__).with_name("live.json")  # messages of the live feed, by their names
 
 # Parameters of paths, each with its meaning.
 PATHS: dict[str, tuple[str, str]] = {
@@ -63,3 +64,4 @@ PARAMETERS: dict[str, Any] = {
 }
 
 EXAMPLES: dict[str, Any] = msgspec.json.decode(FILE.read_bytes()) if FILE.is_file() else {}
+LIVE: dict[str, Any] = msgspec.json.decode(LIVE_FILE.read_bytes()) if LIVE_FILE.is_file() else {}

@@ -28,7 +28,7 @@ interface Operation {
 interface Described {
   info: { title: string; version: string; description: string };
   operations: Record<string, Operation>;
-  channels: Record<string, { messages: Record<string, { $ref: string }> }>;
+  channels: Record<string, { address: string; description: string }>;
   components: { messages: Record<string, Message>; schemas: Record<string, Schema> };
   "x-close-codes": Record<string, string>;
 }
@@ -82,13 +82,23 @@ function section(described: Described, name: string, message: Message): HTMLElem
 function show(described: Described, root: HTMLElement): void {
   root.append(element("h1", `${described.info.title}, live feed`));
   root.append(element("p", described.info.description));
-  for (const operation of Object.values(described.operations)) {
-    root.append(element("h2", operation.action === "send" ? "The client says" : "The client hears"));
-    root.append(element("p", operation.summary ?? ""));
-    for (const reference of operation.messages) {
-      const name = reference.$ref.split("/").at(-1) ?? "";
-      const message = described.components.messages[name];
-      if (message) root.append(section(described, name, message));
+  for (const channel of Object.values(described.channels)) {
+    const line = element("p", "", element("code", channel.address));
+    line.append(` ${channel.description}`);
+    root.append(line);
+  }
+  const asked = Object.values(described.operations)
+    .filter((operation) => operation.action === "receive")
+    .flatMap((operation) => operation.messages)
+    .map((reference) => reference.$ref.split("/").at(-1) ?? "");
+  const named = Object.entries(described.components.messages);
+  for (const [title, isAsked] of [
+    ["The client says", true],
+    ["The gateway says", false],
+  ] as const) {
+    root.append(element("h2", title));
+    for (const [name, message] of named) {
+      if (asked.includes(name) === isAsked) root.append(section(described, name, message));
     }
   }
   const codes = Object.entries(described["x-close-codes"]).map(([code, why]) =>

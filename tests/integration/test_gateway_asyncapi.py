@@ -1,0 +1,124 @@
+"""The description of the live feed: whole, consistent, and as a gateway and its clients speak."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from api.live import session
+from api.live.wire import SAID
+from api.reference.asyncapi import CLOSE_CODES, OPERATIONS
+from api.reference.examples import LIVE
+from tests.support import conversation, gateway
+from tests.support.gateway import Gateway
+
+
+@pytest.fixture
+async def served(valkey: str) -> AsyncIterator[Gateway]:
+    async with gateway.running(valkey, limits=conversation.LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+async def document(served: Gateway) -> dict[str, Any]:
+    response = await served.http.get("/asyncapi.json")
+    assert response.headers["content-type"] == "application/json"
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def follow(document: dict[str, Any], reference: str) -> Any:
+    found: Any = document
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def payload(document: dict[str, Any], name: str) -> Draft7Validator:
+    """A validator of a message's payload; AsyncAPI's schemas are those of draft 7."""
+    schema = document["components"]["messages"][name]["payload"]
+    return Draft7Validator({**schema, "components": document["components"]})
+
+
+async def test_document_is_whole(document: dict[str, Any]) -> None:
+    assert document["asyncapi"] == "3.0.0"
+    assert {"title", "version"} <= document["info"].keys()
+    found = set(references(document))
+    assert len(found) > 60
+    for reference in found:
+        follow(document, reference)
+    for server in document["servers"].values():
+        assert server["host"].startswith("127.0.0.1:")
+        assert server["protocol"] in ("ws", "http")
+    for operation in document["operations"].values():
+        assert operation["action"] in ("send", "receive")
+        own = set(references(follow(document, operation["channel"]["$ref"])["messages"]))
+        for each in (operation, operation.get("reply", operation)):
+            assert each["messages"]
+            for reference in references(each["messages"]):
+                assert follow(document, reference)["$ref"] in own
+    for message in document["components"]["messages"].values():
+        assert message["summary"]
+        assert message["examples"]
+
+
+async def test_every_message_of_the_code_is_in_it_and_has_an_operation(
+    document: dict[str, Any],
+) -> None:
+    kinds = [kind.__name__ for kind in (*SAID, *OPERATIONS)]
+    names = {name[0].lower() + name[1:] for name in kinds}
+    assert document["components"]["messages"].keys() == names == LIVE.keys()
+    used = {
+        reference.rsplit("/", 1)[1]
+        for operation in document["operations"].values()
+        for reference in references([operation["messages"], operation.get("reply", {})])
+        if "/messages/" in reference
+    }
+    assert used == names
+
+
+async def test_close_codes_are_those_of_the_code(document: dict[str, Any]) -> None:
+    numbers = {value for name, value in vars(session).items() if name.isupper()}
+    used = {number for number in numbers if isinstance(number, int) and number >= 1_000}
+    assert set(CLOSE_CODES) == used | {1009}  # closed by the protocol itself
+    assert {int(code) for code in document["x-close-codes"]} == set(CLOSE_CODES)
+
+
+async def test_examples_are_of_their_schemas(document: dict[str, Any]) -> None:
+    for name, message in document["components"]["messages"].items():
+        for example in message["examples"]:
+            payload(document, name).validate(example["payload"])
+
+
+@pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
+async def test_all_that_is_said_is_described(
+    served: Gateway, document: dict[str, Any], msgpack: bool
+) -> None:
+    said = await conversation.hold(served, msgpack=msgpack)
+    for name, message in said:
+        payload(document, name).validate(message)
+        known = follow(document, document["components"]["messages"][name]["payload"]["$ref"])
+        assert message.keys() <= known["properties"].keys(), name
+    assert {name for name, _ in said} == document["components"]["messages"].keys()
+    recorded = conversation.examples(said)
+    assert {name: each.keys() for name, each in recorded.items()} == {
+        name: each.keys() for name, each in LIVE.items()
+    }, "python -m tests.support.conversation"
+
+
+async def test_event_stream_is_described_by_its_own_parameters(document: dict[str, Any]) -> None:
+    query = document["operations"]["events"]["bindings"]["http"]["query"]
+    assert query["required"] == ["channels"]
+    assert {"interval_ms", "fields", "slow", "delta", "ticket"} <= query["properties"].keys()
