@@ -195,6 +195,8 @@ class Database:
         )
         self._check_after_s, self._session_s = check_after_s, session_s
         self._statement_s, self._silent_s = statement_s, silent_s
+        # Whoever waits gets a new connection in time, even if every other has fallen silent.
+        self._check_s = min(CONNECT_S, wait_s / (max_size + 1))
         self.connections = 0  # made so far; each may lead to another server than those before
         self._used: WeakKeyDictionary[_Connection, float] = WeakKeyDictionary()
 
@@ -236,7 +238,7 @@ class Database:
     async def _check(self, connection: _Connection) -> None:
         rested_s = time.monotonic() - self._used.get(connection, 0.0)
         if rested_s >= self._check_after_s:
-            with _cut_after(connection, CONNECT_S):
+            with _cut_after(connection, self._check_s):
                 await psycopg_pool.AsyncConnectionPool.check_connection(connection)
 
     async def _begin(self, connection: _Connection) -> None:

@@ -86,7 +86,8 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
                 yield made
 
     broken = partial(_log, gateway, meta)
-    return Streamed(pieces, headers, stalled_s=gateway.limits.stalled_s, broken=broken)
+    bounds = {"stalled_s": gateway.limits.stalled_s, "longest_s": gateway.limits.export_s}
+    return Streamed(pieces, headers, broken=broken, **bounds)
 
 
 async def _encoded(

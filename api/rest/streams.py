@@ -26,7 +26,8 @@ class Streamed(Response[bytes]):
     """An answer of pieces, which are asked for when it is sent; until the first is there, an error
     is a problem as everywhere.
 
-    A client that takes less than SLICE_BYTES in `stalled_s` is cut. `broken` is told why an answer ended early.
+    A client that takes less than SLICE_BYTES in `stalled_s`, or has not all of it in `longest_s`,
+    is cut. `broken` is told why an answer ended early.
     """
 
     def __init__(
@@ -35,11 +36,12 @@ class Streamed(Response[bytes]):
         headers: dict[str, str],
         *,
         stalled_s: float,
+        longest_s: float,
         broken: Callable[[Exception], None],
     ) -> None:
         super().__init__(b"", headers=headers)
         self._pieces, self._told = pieces, headers
-        self._stalled_s, self._broken = stalled_s, broken
+        self._stalled_s, self._longest_s, self._broken = stalled_s, longest_s, broken
         self._is_started = False
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
@@ -66,9 +68,10 @@ class Streamed(Response[bytes]):
             self._is_started = True
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if not is_head:
-                await self._body(send, first)
-                async for piece in pieces:
-                    await self._body(send, piece)
+                async with asyncio.timeout(self._longest_s):
+                    await self._body(send, first)
+                    async for piece in pieces:
+                        await self._body(send, piece)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _body(self, send: Any, piece: bytes) -> None:

@@ -103,9 +103,9 @@ WHERE
     AND right(symbol, 8) >= to_char(%(start)s, 'YYYYMMDD')
 
 -- name: coverage_summary
--- Of some chains, or (NULL) of those of an underlying, or of all (NULL as well): what minutes in [start, end) expected and
--- have, the first and the last that a report spoke of (ns), and the newest gaps that reach into
--- [since, until), at most so many, newest first.
+-- Of some chains, or of those of an underlying (NULL), or of all (both NULL): what minutes in
+-- [start, end) expected and have, the first and the last that a report spoke of (ns), and the newest
+-- gaps that reach into [since, until), at most so many, newest first.
 WITH asked AS MATERIALIZED (
     SELECT coalesce(%(symbols)s::text[], ARRAY({chains_since})) AS symbols
 )

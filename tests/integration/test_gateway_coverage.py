@@ -157,6 +157,15 @@ async def test_underlying_has_the_gaps_of_all_its_chains(served: tuple[Gateway, 
     assert one["gaps"] == [GAP_UPSTREAM, GAP_OURS]
 
 
+async def test_gaps_of_all_symbols_have_the_coverage_of_all_chains(
+    served: tuple[Gateway, str],
+) -> None:
+    all_of_them = await coverage_of(served, "/v1/gaps", **minutes(0, 10))
+    nifty = await coverage_of(served, "/v1/gaps", symbol="NIFTY", **minutes(0, 10))
+    assert all_of_them == nifty | {"symbol": None}
+    assert (nifty["expected"], len(nifty["gaps"])) == (45, 3)
+
+
 async def test_closed_hours_are_gaps_of_that_cause(served: tuple[Gateway, str]) -> None:
     closing = OPENING + 375 * MINUTE_NS
     next_opening = OPENING + 1_440 * MINUTE_NS

@@ -6,8 +6,10 @@ import io
 import json
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import psycopg
 import pyarrow as pa
@@ -110,6 +112,11 @@ async def test_values_are_those_that_were_stored(served: Gateway, database_url: 
     assert table.schema.field("ts_ingest").type == pa.timestamp("us", "UTC")
 
 
+def packed_rows(body: bytes, rows: int) -> Any:
+    """So many maps that follow one another; an array is the same behind its length."""
+    return msgspec.msgpack.decode(b"\xdd" + rows.to_bytes(4, "big") + body)
+
+
 async def test_every_dataset_can_be_had_in_every_format(served: Gateway) -> None:
     for name, dataset in DATASETS.items():
         table = arrow(await export(served, f"{name}?start=2026-01-20&end=2026-01-26"))
@@ -124,10 +131,14 @@ async def test_every_dataset_can_be_had_in_every_format(served: Gateway) -> None
             path = path.replace("start=2026-01-20", "start=2026-01-25")
             rows = CHAIN.header.n * SNAPSHOTS
         flat = parquet.read_table(io.BytesIO((await export(served, path + "parquet")).content))
+        whole = (await export(served, path + "json")).json()
+        packed = packed_rows((await export(served, path + "msgpack")).content, rows)
         lines = (await export(served, path + "ndjson")).content.splitlines()
         head, *cells = csv.reader(io.StringIO((await export(served, path + "csv")).text))
         assert flat.schema.names == head == list(json.loads(lines[0])) == names
         assert flat.num_rows == len(lines) == len(cells) == rows
+        assert whole["data"] == packed == list(map(json.loads, lines))
+        assert (whole["meta"]["dataset"], whole["next"]) == (name, None)
         for row, line in zip(cells, lines, strict=True):
             told = ["" if value is None else str(value) for value in json.loads(line).values()]
             assert row == told
@@ -161,11 +172,25 @@ async def test_export_says_what_it_is_and_what_it_lacks(served: Gateway) -> None
     assert (nothing.num_rows, nothing.schema.names[0]) == (0, "ts_ingest")
 
 
+async def test_export_of_everything_tells_the_coverage_of_all_chains(served: Gateway) -> None:
+    for name in DATASETS:
+        response = await export(served, f"{name}?{RANGE}&ts=ns")
+        coverage = json.loads(response.headers["x-meta"])["coverage"]
+        assert coverage["symbol"] is None
+        told = [gap["cause"] for gap in coverage["gaps"]]
+        if name == "ticks":  # which nobody counts
+            assert (told, coverage["expected"], coverage["complete"]) == (["closed"], None, None)
+        else:
+            assert (told, coverage["present"]) == (["closed", "us"], SNAPSHOTS)
+            assert coverage["complete"] is False
+            assert isinstance(coverage["start"], int)
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
         pytest.param("nothing", 404, "unknown_dataset", id="dataset"),
-        pytest.param("gaps?format=json", 406, "not_acceptable", id="format"),
+        pytest.param("gaps?format=xml", 400, "invalid_query", id="format"),
         pytest.param("gaps?fields=iv", 400, "invalid_query", id="field-of-another"),
         pytest.param("gaps?underlying=NOTHING", 404, "unknown_underlying", id="underlying"),
         pytest.param("gaps?start=2026-01-25&end=2026-01-25", 400, "invalid_query", id="range"),
@@ -246,41 +271,46 @@ async def test_exports_at_once_are_bounded(served: Gateway) -> None:
     await until_free(served)
 
 
-@pytest.mark.parametrize("kind", ["arrow", "parquet", "csv"])
+@pytest.mark.parametrize("kind", ["arrow", "parquet", "csv", "json"])
+@pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
 async def test_file_that_breaks_off_is_seen_to_be_broken(
-    served: Gateway, database_url: str, kind: str
+    served: Gateway, database_url: str, kind: str, end: str
 ) -> None:
     path = f"/v1/exports/option_contracts?{MANY}&format={kind}"
-    body = await broken_body(served, path, database_url)
+    body = await broken_body(served, path, database_url, end)
     if kind == "arrow":
         assert not body.endswith(b"\xff\xff\xff\xff\x00\x00\x00\x00")
     elif kind == "parquet":
         with pytest.raises(pa.ArrowInvalid):
             parquet.read_table(io.BytesIO(body))
+    elif kind == "json":
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(body)
     else:
         assert body.count(b"\n") <= MANY_ROWS  # with its head it would be one more
     await until_free(served)
 
 
-async def broken_body(served: Gateway, path: str, url: str) -> bytes:
+async def broken_body(served: Gateway, path: str, url: str, end: str) -> bytes:
     """What comes of an export that the server breaks off; that it does is seen by the client."""
-    body = b""
-    async with served.http.stream("GET", path, headers=headers(served)) as response:
+    body = bytearray()
+    asked = headers(served) | {"Accept-Encoding": "identity"}
+    async with served.http.stream("GET", path, headers=asked) as response:
         assert response.status_code == 200
         pieces = response.aiter_raw()
         body += await anext(pieces)
-        await stop_copies(url)
+        await stop_copies(url, end)
         try:
             async for piece in pieces:
                 body += piece
         except httpx.RemoteProtocolError:
-            return body
+            return bytes(body)
     raise AssertionError("the client takes the export for whole")
 
 
-async def stop_copies(url: str) -> None:
+async def stop_copies(url: str, end: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            f"SELECT {end}(pid) FROM pg_stat_activity"  # noqa: S608 - one of two functions
             " WHERE datname = current_database() AND query LIKE 'COPY (%' AND state <> 'idle'"
         )
