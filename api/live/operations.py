@@ -4,9 +4,10 @@ Pure: knows no connection. A message that is no object at all ends the session; 
 something that does not exist is answered with an error.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from api.live.channels import Refused
 from api.live.wire import Id
@@ -25,20 +26,20 @@ class _Operation(
     tag=str.lower,
     forbid_unknown_fields=True,
 ):
-    id: Id = None
+    id: Annotated[Id, Meta(description="comes back with the answer")] = None
 
 
 class Auth(_Operation, frozen=True):
     """Says who the client is; again before the token expires."""
 
-    token: str
+    token: Annotated[str, Meta(description="a JWT with the scope `live`")]
 
 
 class Since(msgspec.Struct, frozen=True):
     """A position from which a client would resume."""
 
-    epoch: str
-    seq: int
+    epoch: Annotated[str, Meta(description="of the last message")]
+    seq: Annotated[int, Meta(description="of the last message")]
 
 
 class Subscribe(_Operation, frozen=True):
@@ -48,24 +49,32 @@ class Subscribe(_Operation, frozen=True):
     carry their key and the fields that changed.
     """
 
-    channels: list[str]
-    interval_ms: Interval = 250
-    fields: list[str] = []
-    slow: Slow = "conflate"
-    since: dict[str, Since] = {}
-    delta: bool = False
+    channels: Annotated[
+        list[str], Meta(description="channels to enter; a pattern brings all that it matches")
+    ]
+    interval_ms: Annotated[
+        Interval, Meta(description="one update a channel in so many ms; 0 is every update")
+    ] = 250
+    fields: Annotated[list[str], Meta(description="fields of rows; none are all")] = []
+    slow: Annotated[
+        Slow, Meta(description="what becomes of updates for which there is no room")
+    ] = "conflate"
+    since: Annotated[
+        dict[str, Since], Meta(description="by channel the last position the client has")
+    ] = {}
+    delta: Annotated[bool, Meta(description="rows with their key and what changed alone")] = False
 
 
 class Unsubscribe(_Operation, frozen=True):
     """Ends channels."""
 
-    channels: list[str]
+    channels: Annotated[list[str], Meta(description="channels or patterns, as subscribed to")]
 
 
 class Resync(_Operation, frozen=True):
     """Asks for a new snapshot of channels, or of all."""
 
-    channels: list[str] | None = None
+    channels: Annotated[list[str] | None, Meta(description="null is all")] = None
 
 
 class Ping(_Operation, frozen=True):

@@ -40,9 +40,8 @@ async def test_rest_reference_tries_a_route_with_a_token(
         route = window.page.locator("#operations-underlyings-underlyings")
         await route.click()
         await route.get_by_role("button", name="Execute").click()
-        await expect(route.locator(".live-responses-table tbody .response-col_status")).to_contain_text(
-            "200", timeout=WAIT_MS
-        )
+        status = route.locator(".live-responses-table tbody .response-col_status")
+        await expect(status).to_contain_text("200", timeout=WAIT_MS)
         await expect(route.locator(".live-responses-table")).to_contain_text("NIFTY")
 
 

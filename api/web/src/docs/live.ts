@@ -9,12 +9,15 @@ interface Schema {
   properties?: Record<string, Schema>;
   required?: string[];
   items?: Schema;
+  additionalProperties?: Schema | false;
+  default?: unknown;
   anyOf?: Schema[];
 }
 
 interface Message {
   name: string;
   summary?: string;
+  description?: string;
   payload: Schema;
   examples?: { name?: string; payload: unknown }[];
 }
@@ -40,17 +43,30 @@ function element(name: string, text = "", ...children: Node[]): HTMLElement {
   return made;
 }
 
+/** Text in which what stands between backticks is code. */
+function prose(text: string): HTMLElement {
+  const parts = text
+    .split("`")
+    .map((part, index) => (index % 2 ? element("code", part) : document.createTextNode(part)));
+  return element("p", "", ...parts);
+}
+
 function typeOf(schema: Schema): string {
   if (schema.$ref) return schema.$ref.split("/").at(-1) ?? "";
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((each) => JSON.stringify(each)).join(" | ");
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
   const type = [schema.type ?? "any"].flat().join(" | ");
-  return schema.items ? `${type} of ${typeOf(schema.items)}` : type;
+  const held = schema.items ?? schema.additionalProperties;
+  return held ? `${type} of ${typeOf(held)}` : type;
 }
 
 function row(...cells: Node[]): HTMLElement {
   return element("tr", "", ...cells.map((cell) => element("td", "", cell)));
+}
+
+function usual(schema: Schema): string {
+  return schema.default === undefined ? "optional" : `or ${JSON.stringify(schema.default)}`;
 }
 
 function fields(schema: Schema): HTMLElement {
@@ -59,8 +75,8 @@ function fields(schema: Schema): HTMLElement {
     return row(
       element("code", name),
       element("code", typeOf(each)),
-      document.createTextNode(isRequired ? "" : "optional"),
-      document.createTextNode(each.description ?? ""),
+      document.createTextNode(isRequired ? "" : usual(each)),
+      prose(each.description ?? ""),
     );
   });
   return element("table", "", ...rows);
@@ -72,20 +88,20 @@ function section(described: Described, name: string, message: Message): HTMLElem
     : message.payload;
   const made = element("section", "", element("h3", message.name));
   made.id = name;
-  made.append(element("p", message.summary ?? ""), fields(payload ?? {}));
+  made.append(prose(message.summary ?? ""));
+  if (message.description) made.append(prose(message.description));
+  made.append(fields(payload ?? {}));
   for (const example of message.examples ?? []) {
-    made.append(element("pre", JSON.stringify(example.payload, null, 1)));
+    made.append(element("pre", JSON.stringify(example.payload)));
   }
   return made;
 }
 
 function show(described: Described, root: HTMLElement): void {
   root.append(element("h1", `${described.info.title}, live feed`));
-  root.append(element("p", described.info.description));
+  root.append(prose(described.info.description));
   for (const channel of Object.values(described.channels)) {
-    const line = element("p", "", element("code", channel.address));
-    line.append(` ${channel.description}`);
-    root.append(line);
+    root.append(prose(`\`${channel.address}\` ${channel.description}`));
   }
   const asked = Object.values(described.operations)
     .filter((operation) => operation.action === "receive")
