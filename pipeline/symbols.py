@@ -52,18 +52,23 @@ Position = tuple[str, str, str, str]
 
 
 async def find_symbols(
-    database: Database, wanted: Filter, limit: int, after: Position | None = None
+    database: Database,
+    wanted: Filter,
+    limit: int,
+    after: Position | None = None,
+    *,
+    backwards: bool = False,
 ) -> list[Row]:
     """SYMBOL_FIELDS of each, by underlying, expiry, strike and kind: an underlying before its
     chains, a chain before its contracts. `lot` is that of the newest definition, `tick` rupees,
     `contracts` how many it has, and it was defined in [valid_from, valid_to), None while it is.
-    `after` is the `position` of the last of the page before. Raises StoreError; ValueError where
-    that is none.
+    `after` is the `position` of the last of the page before; `backwards` begins at the end. Raises
+    StoreError; ValueError where `after` is no position.
     """
     has_terms = (wanted.strike_from, wanted.strike_to, wanted.kind) != (None, None, None)
     underlying, expiry, strike, kind = after or (None, None, None, None)
     rows = await database.fetch(
-        "find_symbols",
+        "find_symbols_backwards" if backwards else "find_symbols",
         patterns=patterns(wanted.text),
         types=[name for name in (wanted.types or TYPES) if name == "contract" or not has_terms],
         underlying=wanted.underlying,

@@ -14,9 +14,10 @@ from litestar.params import FromPath
 from api.gateway import database_of, gateway_of
 from api.rest.answers import AnyRequest, answer, instant, not_modified, with_instants
 from api.rest.history import COST
+from api.rest.pages import fields_parameter
 from api.rest.query import Parameter, Query, integer_between, times
 from api.rest.query import instant as instant_parameter
-from api.rest.seen import SeenHeaders, seen_headers
+from api.rest.seen import SeenHeaders, expiry_bounds, is_within, seen_headers
 from pipeline.models import ChainAggregates, ChainHeader, chain_symbol
 from pipeline.standing import (
     DAYS_MAXIMUM,
@@ -48,13 +49,23 @@ def moneyness() -> Parameter:
         return points
 
     text = "strike over forward at each point of the grid, comma-separated; 0.90 to 1.10 by 0.01"
-    return Parameter("moneyness", text, {"type": "string"}, parse, MONEYNESS)
+    items = {"type": "number", "minimum": low, "maximum": high}
+    schema = {"type": "array", "items": items, "minItems": 1, "maxItems": MONEYNESS_MAXIMUM}
+    return Parameter("moneyness", text, schema, parse, MONEYNESS)
 
 
 _AS_OF = instant_parameter("as_of", "as it was at this instant, from history")
 _WITH_PAST = {"as_of": "history"}
-_SURFACE = Query(moneyness(), _AS_OF, times())
-_TERMS = Query(_AS_OF, times())
+TERM_FIELDS = (
+    *("expiry", "chain", "ts_ingest", "years", "spot", "forward", "basis", "carry"),
+    *("atm_strike", "atm_iv", "forward_iv", "expected_move", "skew_25_delta"),
+)
+AGGREGATE_FIELDS = (
+    *("expiry", "chain", "ts_ingest", "years", "spot", "forward", "lot", "n"),
+    *ChainAggregates.__struct_fields__,
+)
+_SURFACE = Query(moneyness(), *expiry_bounds(), _AS_OF, times())
+_TERMS = Query(*expiry_bounds(), fields_parameter(TERM_FIELDS), _AS_OF, times())
 _ANALYTICS = Query(
     integer_between(
         "days",
@@ -63,6 +74,8 @@ _ANALYTICS = Query(
         2,
         DAYS_MAXIMUM,
     ),
+    *expiry_bounds(),
+    fields_parameter(AGGREGATE_FIELDS),
     _AS_OF,
     times(),
 )
@@ -88,7 +101,7 @@ async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> 
     needs the scope `history`, it is made of the snapshots stored last before.
     """
     query = _SURFACE.parse(request.query_params.multi_items())
-    seen = await seen_headers(request, underlying, query, query["moneyness"])
+    seen = await seen_headers(request, underlying, query, query["moneyness"], *_wanted(query))
     unchanged = _unchanged(request, seen)
     if unchanged is not None:
         return unchanged
@@ -101,8 +114,9 @@ async def volatility_surface(request: AnyRequest, underlying: FromPath[str]) -> 
             _row(underlying, day, header, ivs.get(day), has_gap=day in later), query["ts"]
         )
         for day, header in seen.headers.items()
+        if is_within(query, day)
     ]
-    meta = _meta(underlying, seen, query) | {
+    meta = _meta(underlying, seen, query, len(data)) | {
         "moneyness": query["moneyness"],
         "gaps": [
             {
@@ -135,16 +149,17 @@ async def term_structure(request: AnyRequest, underlying: FromPath[str]) -> Resp
     decimal per year. What was not received is null.
     """
     query = _TERMS.parse(request.query_params.multi_items())
-    seen = await seen_headers(request, underlying, query)
+    seen = await seen_headers(request, underlying, query, *_wanted(query))
     unchanged = _unchanged(request, seen)
     if unchanged is not None:
         return unchanged
     data = []
     before = None
     for day, header in seen.headers.items():
-        data.append(with_instants(_term(underlying, day, header, before), query["ts"]))
+        if is_within(query, day):
+            data.append(_cut(_term(underlying, day, header, before), query))
         before = header if header is not None and header.aggregates.atm_iv else before
-    return answer(request, data, _meta(underlying, seen, query), tag=seen.tag)
+    return answer(request, data, _meta(underlying, seen, query, len(data)), tag=seen.tag)
 
 
 @get(
@@ -165,19 +180,21 @@ async def analytics(request: AnyRequest, underlying: FromPath[str]) -> Response[
     lowest and the highest of them, `percentile` by their number, both from 0 to 1.
     """
     query = _ANALYTICS.parse(request.query_params.multi_items())
-    seen = await seen_headers(request, underlying, query)
+    seen = await seen_headers(request, underlying, query, *_wanted(query))
     if query["days"] is None:
         unchanged = _unchanged(request, seen)
         if unchanged is not None:
             return unchanged
     data = []
     for day, header in seen.headers.items():
+        if not is_within(query, day):
+            continue
         told = _head(underlying, day, header)
         told |= {"lot": header.lot if header else None, "n": header.n if header else None}
         aggregates = header.aggregates if header else ChainAggregates()
         told |= msgspec.structs.asdict(aggregates)
-        data.append(with_instants(told, query["ts"]))
-    meta = _meta(underlying, seen, query)
+        data.append(_cut(told, query))
+    meta = _meta(underlying, seen, query, len(data))
     if query["days"] is None:
         return answer(request, data, meta, tag=seen.tag)
     meta["iv"] = msgspec.structs.asdict(
@@ -202,8 +219,19 @@ def _unchanged(request: AnyRequest, seen: SeenHeaders) -> Response[bytes] | None
     return None if seen.tag is None else not_modified(request, seen.tag)
 
 
-def _meta(underlying: str, seen: SeenHeaders, query: dict[str, Any]) -> dict[str, Any]:
-    meta: dict[str, Any] = {"underlying": underlying, "n": len(seen.headers)}
+def _wanted(query: dict[str, Any]) -> tuple[object, ...]:
+    """What of the rows is asked for, as far as it is a part of the tag."""
+    return query["expiry.gte"], query["expiry.lte"], query.get("fields")
+
+
+def _cut(row: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a row that are asked for, with its instants in their form."""
+    told = with_instants(row, query["ts"])
+    return {name: told[name] for name in query["fields"]} if query["fields"] else told
+
+
+def _meta(underlying: str, seen: SeenHeaders, query: dict[str, Any], rows: int) -> dict[str, Any]:
+    meta: dict[str, Any] = {"underlying": underlying, "n": rows}
     if query["as_of"] is not None:
         meta |= {"as_of": instant(query["as_of"], query["ts"]), "coverage": seen.coverage}
     return meta

@@ -25,7 +25,7 @@ from api.rest.query import (
 )
 from api.rest.query import instant as instant_parameter
 from api.rest.rows import Window, select_rows
-from api.rest.seen import chain_id_of, path_expiry
+from api.rest.seen import chain_id_of, expiry_bounds, is_within, path_expiry
 from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.frames import ROW_FIELDS, LatestChain, LatestContract, LatestUnderlying
@@ -52,10 +52,14 @@ _SNAPSHOTS = Query(
     instant_parameter("updated_since", "only what was calculated after this instant"),
     times(),
 )
-_EXPIRIES = Query(flag("past", "every past expiry that is stored too, from history"), times())
+_EXPIRIES = Query(
+    flag("past", "every past expiry that is stored too, from history"),
+    *expiry_bounds(),
+    times(),
+)
 
 
-@get("/underlyings", opt={"scope": "live", "query": _PLAIN})
+@get("/underlyings", opt={"scope": "live", "query": _PLAIN, "is_tagged": True})
 async def underlyings(request: AnyRequest) -> Response[bytes]:
     """Underlyings with their newest snapshot, and how many chains each has."""
     form = _PLAIN.parse(request.query_params.multi_items())["ts"]
@@ -65,10 +69,10 @@ async def underlyings(request: AnyRequest) -> Response[bytes]:
     texts = await gateway.latest.texts(symbols)
     pairs = zip(symbols, texts, strict=True)
     data = [_underlying(symbol, text, catalog, form) for symbol, text in pairs]
-    return answer(request, data, {"n": len(data)})
+    return _tagged(request, data, {"n": len(data)}, data)
 
 
-@get("/underlyings/{underlying:str}", opt={"scope": "live", "query": _PLAIN})
+@get("/underlyings/{underlying:str}", opt={"scope": "live", "query": _PLAIN, "is_tagged": True})
 async def underlying_latest(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """One underlying with its newest snapshot."""
     form = _PLAIN.parse(request.query_params.multi_items())["ts"]
@@ -77,12 +81,18 @@ async def underlying_latest(request: AnyRequest, underlying: FromPath[str]) -> R
     if underlying not in catalog.underlyings():
         raise not_found("underlying", underlying)
     texts = await gateway.latest.texts([underlying])
-    return answer(request, _underlying(underlying, texts[0], catalog, form), {})
+    told = _underlying(underlying, texts[0], catalog, form)
+    return _tagged(request, told, {}, told)
 
 
 @get(
     "/underlyings/{underlying:str}/expiries",
-    opt={"scope": "live", "scope_with": {"past": "history"}, "query": _EXPIRIES},
+    opt={
+        "scope": "live",
+        "scope_with": {"past": "history"},
+        "query": _EXPIRIES,
+        "is_tagged": True,
+    },
 )
 async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """Expiries of an underlying: those to come, nearest first, then past ones, newest first.
@@ -103,7 +113,7 @@ async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[b
     if not known:
         raise not_found("underlying", underlying)
     now_ns = gateway.clock.now_ns()
-    days = sorted(known)
+    days = sorted(day for day in known if is_within(query, date.fromisoformat(day)))
     to_come = [day for day in days if expiry_ns(date.fromisoformat(day)) >= now_ns]
     past = [day for day in reversed(days) if day not in to_come]
     data = []
@@ -119,7 +129,7 @@ async def expiries(request: AnyRequest, underlying: FromPath[str]) -> Response[b
                 "lot": card.lot if card else None,
             }
         )
-    return answer(request, data, {"underlying": underlying, "n": len(data)})
+    return _tagged(request, data, {"underlying": underlying, "n": len(data)}, underlying, data)
 
 
 @get(
@@ -183,7 +193,7 @@ async def contract(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes
     )
 
 
-@get("/snapshots", opt={"scope": "live", "query": _SNAPSHOTS})
+@get("/snapshots", opt={"scope": "live", "query": _SNAPSHOTS, "is_tagged": True})
 async def snapshots(request: AnyRequest) -> Response[bytes]:
     """The newest values of many symbols; `meta.missing` names those that have none.
 
@@ -208,10 +218,10 @@ async def snapshots(request: AnyRequest) -> Response[bytes]:
         "unchanged": [symbol for symbol in known if symbol not in changed],
         "ts_updated": instant(max(updated.values(), default=since_ns), form),
     }
-    return answer(request, data, meta)
+    return _tagged(request, data, meta, "many", form, meta, *map(_mark, data))
 
 
-@get("/snapshots/{symbol:str}", opt={"scope": "live", "query": _PLAIN})
+@get("/snapshots/{symbol:str}", opt={"scope": "live", "query": _PLAIN, "is_tagged": True})
 async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]:
     """The newest value of one symbol, of whichever kind."""
     form = _PLAIN.parse(request.query_params.multi_items())["ts"]
@@ -219,7 +229,21 @@ async def snapshot(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes
     text = (await gateway_of(request).latest.texts([symbol]))[0]
     if text is None:
         raise not_found("symbol", symbol)
-    return answer(request, _snapshot(symbol, decode_latest(symbol, text), form), {})
+    told = _snapshot(symbol, decode_latest(symbol, text), form)
+    return _tagged(request, told, {}, form, _mark(told))
+
+
+def _tagged(
+    request: AnyRequest, data: Any, meta: dict[str, Any], *parts: object
+) -> Response[bytes]:
+    """The answer with a tag made of what it depends on, or 304."""
+    tag = entity_tag(request.url.path, *parts)
+    return not_modified(request, tag) or answer(request, data, meta, tag=tag)
+
+
+def _mark(snapshot: dict[str, Any]) -> tuple[object, ...]:
+    """What changes with a snapshot."""
+    return tuple(snapshot[name] for name in ("symbol", "epoch", "seq", "ts_enrich"))
 
 
 async def _known(gateway: Gateway, symbol: str) -> Any:

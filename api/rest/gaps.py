@@ -6,12 +6,21 @@ from api.gateway import database_of, gateway_of
 from api.rest.answers import AnyRequest
 from api.rest.coverage import coverage_of, gap_values
 from api.rest.history import COST
-from api.rest.pages import Instant, Name, page, page_parameters, place_of, range_parameters
+from api.rest.pages import (
+    Instant,
+    Name,
+    fields_parameter,
+    page,
+    page_parameters,
+    place_of,
+    range_parameters,
+)
 from api.rest.query import Query, check_symbols, listed, text
 from pipeline.coverage import CLOSED, Gap, gap_position, gaps_page
 from pipeline.database import Row
 
 CAUSES = ("upstream", "us", CLOSED)
+GAP_FIELDS = ("start", "end", "cause", "symbol", "detail", "missed", "provider")
 
 _GAPS = Query(
     text("symbol", "an underlying, a chain or a contract; all of them if not said", at_most=64),
@@ -20,6 +29,7 @@ _GAPS = Query(
     ),
     *range_parameters(),
     *page_parameters(),
+    fields_parameter(GAP_FIELDS),
 )
 
 

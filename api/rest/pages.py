@@ -111,10 +111,10 @@ def page(
         bounds = () if place is None else (place.start_ns, place.end_ns)
         following = encode_cursor(_digest(request), *bounds, *position_of(shown[-1]))
     meta["rows"] = len(shown)
+    data = [told(row) if told else with_instants(row, query["ts"]) for row in shown]
     fields = query.get("fields")
     if fields:
-        shown = [{name: row[name] for name in fields} for row in shown]
-    data = [told(row) if told else with_instants(row, query["ts"]) for row in shown]
+        data = [{name: row[name] for name in fields} for row in data]
     return answer(request, data, meta, following=following)
 
 

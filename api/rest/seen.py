@@ -15,7 +15,7 @@ from api.errors import ApiError, not_found
 from api.gateway import database_of, gateway_of
 from api.rest.answers import AnyRequest, entity_tag
 from api.rest.coverage import coverage_of
-from api.rest.query import Parameter, symbol_of
+from api.rest.query import Parameter, day, symbol_of
 from pipeline import history
 from pipeline.clock import expiry_ns
 from pipeline.models import ChainHeader, ChainId, chain_symbol
@@ -54,6 +54,17 @@ def expiry_parameter() -> Parameter:
     return Parameter("expiry", description, schema, parse_expiry, NEAREST)
 
 
+def expiry_bounds() -> tuple[Parameter, Parameter]:
+    """Which of several expiries are wanted."""
+    return day("expiry.gte", "expiries from this day"), day("expiry.lte", "expiries to this day")
+
+
+def is_within(query: Mapping[str, Any], expiry: date) -> bool:
+    """Whether an expiry is one of those that `expiry_bounds` keep."""
+    first, last = query["expiry.gte"], query["expiry.lte"]
+    return (first is None or expiry >= first) and (last is None or expiry <= last)
+
+
 def parse_expiry(text: str) -> date | str:
     """A day, or NEAREST. Raises ValueError with words for the client."""
     if text == NEAREST:
@@ -84,10 +95,10 @@ async def chain_id_of(
     if isinstance(expiry, date):
         return ChainId(underlying, expiry)
     if at_ns is not None:
-        day = await history.expiry_as_of(database_of(request), underlying, at_ns)
-        if day is None:
+        nearest = await history.expiry_as_of(database_of(request), underlying, at_ns)
+        if nearest is None:
             raise not_found("underlying", underlying)
-        return ChainId(underlying, day)
+        return ChainId(underlying, nearest)
     gateway = gateway_of(request)
     symbol = (await gateway.latest.catalog()).nearest(underlying, gateway.clock.now_ns())
     parts = symbol_of(symbol) if symbol else None
@@ -146,9 +157,9 @@ async def _newest_headers(
     days = {chain.expiry for chain in catalog.chains_of(underlying).values()}
     days.update(card.expiries if card else ())
     now_ns = gateway.clock.now_ns()
-    to_come = [day for day in sorted(map(date.fromisoformat, days)) if expiry_ns(day) >= now_ns]
-    symbols = [chain_symbol(underlying, day) for day in to_come]
+    to_come = [each for each in sorted(map(date.fromisoformat, days)) if expiry_ns(each) >= now_ns]
+    symbols = [chain_symbol(underlying, each) for each in to_come]
     chains = await asyncio.gather(*map(gateway.known_chains.chain, symbols))
     positions = [(one.position.epoch, one.position.seq) if one else None for one in chains]
-    headers = {day: one.header if one else None for day, one in zip(to_come, chains, strict=True)}
+    headers = dict(zip(to_come, (one.header if one else None for one in chains), strict=True))
     return SeenHeaders(headers, entity_tag(underlying, to_come, positions, form, *tagged), None)

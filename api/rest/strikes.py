@@ -9,57 +9,74 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from api.rest.answers import AnyRequest, answer, instant, not_modified
+from api.rest.pages import fields_parameter
 from api.rest.query import Query, number, times
 from api.rest.query import instant as instant_parameter
 from api.rest.seen import Seen, expiry_parameter, seen_chain
 from pipeline.models import ChainHeader
 
 _Leg = dict[str, Any]
-_CHAIN = Query(
-    expiry_parameter(),
-    number("strike.gte", "strikes from here"),
-    number("strike.lte", "strikes to here"),
-    instant_parameter("as_of", "as it was at this instant, from history"),
-    times(),
+_SIDES = ("call", "put")
+SMILE_FIELDS = (
+    *("strike", "moneyness", "iv", "iv_fit", "call_iv", "put_iv"),
+    *("call_status", "put_status", "call_delta", "put_delta"),
 )
+INTEREST_FIELDS = (
+    "strike",
+    *(f"{side}_{name}" for side in _SIDES for name in ("open_interest", "change", "volume")),
+    "gamma_exposure",
+)
+
+
+def _query(fields: tuple[str, ...]) -> Query:
+    return Query(
+        expiry_parameter(),
+        number("strike.gte", "strikes from here"),
+        number("strike.lte", "strikes to here"),
+        fields_parameter(fields),
+        instant_parameter("as_of", "as it was at this instant, from history"),
+        times(),
+    )
+
+
+_SMILE, _INTEREST = _query(SMILE_FIELDS), _query(INTEREST_FIELDS)
 _OPTIONS = {
     "scope": "live",
     "scope_with": {"as_of": "history"},
-    "query": _CHAIN,
     "cost": 2,
     "is_tagged": True,
 }
-_SIDES = ("call", "put")
 
 
-@get("/underlyings/{underlying:str}/smile", opt=_OPTIONS)
+@get("/underlyings/{underlying:str}/smile", opt=_OPTIONS | {"query": _SMILE})
 async def smile(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """The smile of one chain: a row a strike, and the curve that was fitted, in `meta.smile`.
 
     `iv` is that of the side out of the money (the call from the forward on), `iv_fit` that of the
     curve, `moneyness` strike over forward. `call_status`, `put_status` are the legs' `iv_status`.
     """
-    return await _by_strike(request, underlying, _smile_row)
+    return await _by_strike(request, underlying, _SMILE, _smile_row)
 
 
-@get("/underlyings/{underlying:str}/oi", opt=_OPTIONS)
+@get("/underlyings/{underlying:str}/oi", opt=_OPTIONS | {"query": _INTEREST})
 async def open_interest(request: AnyRequest, underlying: FromPath[str]) -> Response[bytes]:
     """Open interest of one chain: a row a strike, with what changed since the session before.
 
     In units. `gamma_exposure` is the strike's part of the chain's, rupees of delta for 1 % of the
     forward. `meta` has the totals, the put/call ratios and max pain.
     """
-    return await _by_strike(request, underlying, _interest_row)
+    return await _by_strike(request, underlying, _INTEREST, _interest_row)
 
 
 async def _by_strike(
     request: AnyRequest,
     underlying: str,
+    known: Query,
     row_of: Callable[[ChainHeader, float, _Leg, _Leg], dict[str, Any]],
 ) -> Response[bytes]:
-    query = _CHAIN.parse(request.query_params.multi_items())
-    bounds = query["strike.gte"], query["strike.lte"]
-    seen = await seen_chain(request, underlying, query, request.url.path, bounds)
+    query = known.parse(request.query_params.multi_items())
+    bounds, fields = (query["strike.gte"], query["strike.lte"]), query["fields"]
+    seen = await seen_chain(request, underlying, query, request.url.path, bounds, fields)
     unchanged = None if seen.tag is None else not_modified(request, seen.tag)
     if unchanged is not None:
         return unchanged
@@ -73,6 +90,8 @@ async def _by_strike(
         row_of(seen.header, strike, pair.get("call", {}), pair.get("put", {}))
         for strike, pair in pairs.items()
     ]
+    if fields:
+        data = [{name: row[name] for name in fields} for row in data]
     return answer(request, data, _meta(seen, len(data), query), tag=seen.tag)
 
 

@@ -30,7 +30,7 @@ _SYMBOLS = Query(
     number("strike.lte", "contracts with strikes to here"),
     choice("kind", "contracts of one kind", "call", "put"),
     flag("expired", "those that have expired too"),
-    *page_parameters(is_ordered=False),
+    *page_parameters(),
     fields_parameter(_TOLD_FIELDS),
 )
 _SYMBOL = Query(times())
@@ -41,27 +41,33 @@ async def symbols(request: AnyRequest) -> Response[bytes]:
     """Underlyings, chains and contracts, by what people type or by their terms.
 
     In the order of underlying, expiry, strike and kind, an underlying before its chains, a chain
-    before its contracts. `lot` is in units, `tick` in rupees, null where not known; a definition
-    held in `[valid_from, valid_to)`, null while it does. What was never stored is not found.
+    before its contracts; `order=desc` begins at the end. `lot` is in units, `tick` in rupees, null
+    where not known; a definition held in `[valid_from, valid_to)`, null while it does. What was
+    never stored is not found.
     """
     query = _SYMBOLS.parse(request.query_params.multi_items())
     now_ns = gateway_of(request).clock.now_ns()
-    expiry_from = query["expiry"] or query["expiry.gte"]
-    if expiry_from is None and not query["expired"]:
-        expiry_from = exchange_date(now_ns)
+    given = query["expiry"], query["expiry.gte"]
+    today = None if query["expired"] or given != (None, None) else exchange_date(now_ns)
     wanted = Filter(
         text=query["q"] or "",
         types=query["type"] or (),
         underlying=query["underlying"],
-        expiry_from=expiry_from,
-        expiry_to=query["expiry"] or query["expiry.lte"],
+        expiry_from=max(filter(None, given), default=today),
+        expiry_to=min(filter(None, (query["expiry"], query["expiry.lte"])), default=None),
         strike_from=query["strike.gte"],
         strike_to=query["strike.lte"],
         kind=query["kind"],
     )
     after = keyed_place(request, query, Name, Name, Name, Name)
     try:
-        rows = await find_symbols(database_of(request), wanted, query["limit"] + 1, after)
+        rows = await find_symbols(
+            database_of(request),
+            wanted,
+            query["limit"] + 1,
+            after,
+            backwards=query["order"] == "desc",
+        )
     except ValueError:
         raise invalid_parameter("cursor", "not a cursor of this list") from None
     for row in rows:

@@ -1,9 +1,13 @@
 -- What there is: underlyings, chains and contracts, from the definitions of the contracts.
 
 
--- name: find_symbols
--- Underlyings, chains and contracts whose symbol fits every pattern, behind a position, by
--- underlying, expiry, strike and kind: an underlying before its chains, a chain before its contracts.
+-- fragment: symbol_position
+underlying COLLATE "C", coalesce(expiry, '-infinity'), coalesce(strike, 0), coalesce(kind, '')
+
+-- fragment: after_position
+%(after_underlying)s::text, %(after_expiry)s::date, %(after_strike)s::float8, %(after_kind)s::text
+
+-- fragment: symbols_asked
 SELECT *
 FROM (
     SELECT
@@ -40,16 +44,20 @@ FROM (
 WHERE
     type = ANY(%(types)s::text[])
     AND symbol ILIKE ALL(%(patterns)s::text[])
-    AND (
-        %(after_underlying)s::text IS NULL
-        OR (
-            underlying COLLATE "C", coalesce(expiry, '-infinity'), coalesce(strike, 0),
-            coalesce(kind, '')
-        ) > (
-            %(after_underlying)s::text, %(after_expiry)s::date, %(after_strike)s::float8,
-            %(after_kind)s::text
-        )
-    )
+
+-- name: find_symbols
+-- Underlyings, chains and contracts whose symbol fits every pattern, behind a position, by
+-- underlying, expiry, strike and kind: an underlying before its chains, a chain before its contracts.
+{symbols_asked}
+AND (%(after_underlying)s::text IS NULL OR ({symbol_position}) > ({after_position}))
+ORDER BY {symbol_position}
+LIMIT %(limit)s
+
+-- name: find_symbols_backwards
+-- The same from the end.
+{symbols_asked}
+AND (%(after_underlying)s::text IS NULL OR ({symbol_position}) < ({after_position}))
 ORDER BY
-    underlying COLLATE "C", coalesce(expiry, '-infinity'), coalesce(strike, 0), coalesce(kind, '')
+    underlying COLLATE "C" DESC, coalesce(expiry, '-infinity') DESC, coalesce(strike, 0) DESC,
+    coalesce(kind, '') DESC
 LIMIT %(limit)s

@@ -231,6 +231,36 @@ async def test_analytics_of_now_tell_the_rank_where_days_are_asked_for(served: G
     assert iv["rank"] == pytest.approx((CLOSES[-1] - low) / (high - low))
 
 
+@pytest.mark.parametrize("path", ["surface", "term-structure", "analytics"])
+async def test_expiries_are_kept_by_their_bounds(served: Gateway, path: str) -> None:
+    whole = await told(served, f"{U}/{path}")
+    for bounds, wanted in (
+        ({"expiry.gte": "2026-01-28"}, whole["data"][1:]),
+        ({"expiry.lte": "2026-01-28"}, whole["data"][:1]),
+        ({"expiry.gte": "2026-03-01"}, []),
+    ):
+        part = await told(served, f"{U}/{path}", **bounds)
+        assert (part["data"], part["meta"]["n"]) == (wanted, len(wanted))
+
+
+@pytest.mark.parametrize("path", ["smile", "oi", "term-structure", "analytics"])
+async def test_fields_cut_the_rows(served: Gateway, path: str) -> None:
+    whole = await told(served, f"{U}/{path}")
+    names = list(whole["data"][0])
+    listed = (await served.get(f"{U}/{path}?fields=colour")).json()["errors"][0]
+    assert listed["parameter"] == "fields"
+    for some in (names, names[:1], names[1:3][::-1]):
+        part = await told(served, f"{U}/{path}", fields=",".join(some))
+        assert [list(row) for row in part["data"]] == [some] * len(whole["data"])
+        assert part["data"] == [{name: row[name] for name in some} for row in whole["data"]]
+    held = (await served.get(f"{U}/{path}")).headers["etag"]
+    cut = await served.get(f"{U}/{path}?fields={names[0]}", headers={"If-None-Match": held})
+    assert cut.status_code == 200
+    nothing = await served.get(f"{U}/{path}?format=csv&strike.gte=1e6&fields={names[0]}")
+    assert nothing.status_code == (200 if path in ("smile", "oi") else 400)
+    assert path not in ("smile", "oi") or nothing.text == f"{names[0]}\n"
+
+
 async def test_present_needs_live_alone_and_the_past_history(served: Gateway) -> None:
     alone = {"Authorization": f"Bearer {served.token('live')}"}
     for path in ("surface", "term-structure", "analytics", "smile", "oi"):

@@ -226,6 +226,8 @@ async def test_gaps_are_listed_by_symbol_and_cause(
     asked = {"symbol": "NIFTY", **minutes(0, 10), **query}
     rows = (await body_of(served, "/v1/gaps", **asked))["data"]
     assert rows == [gap | {"provider": "dhan"} for gap in wanted]
+    cut = (await body_of(served, "/v1/gaps", **asked, fields="missed,start"))["data"]
+    assert cut == [{name: gap[name] for name in ("missed", "start")} for gap in wanted]
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])

@@ -132,6 +132,44 @@ async def test_unchanged_chain_is_304_until_it_changes(served: Gateway) -> None:
     assert changed.headers["etag"] != tag
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/snapshots?ids=NIFTY,NIFTY-20260127,SENSEX",
+        "/v1/snapshots?ids=NIFTY&updated_since=2026-01-24",
+        "/v1/snapshots/NIFTY",
+        "/v1/snapshots/NIFTY-20260127",
+        f"/v1/snapshots/{ATM}",
+        f"/v1/contracts/{ATM}",
+        "/v1/underlyings",
+        "/v1/underlyings/NIFTY",
+        "/v1/underlyings/NIFTY/expiries",
+    ],
+)
+async def test_newest_values_are_304_until_they_change(served: Gateway, path: str) -> None:
+    first = await served.get(path)
+    tag = first.headers["etag"]
+    same = await served.get(path, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    joined = "&" if "?" in path else "?"
+    other_form = await served.get(f"{path}{joined}ts=ns", headers={"If-None-Match": tag})
+    assert other_form.status_code == 200
+    await served.publish(gateway.moved(CHAIN, seconds=3), 8)
+    changed = await served.get(path, headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.headers["etag"] != tag) == (200, True)
+    for body in (bodies := [first.json(), changed.json()]):
+        del body["meta"]["request_id"]
+    assert bodies[0] != bodies[1]
+
+
+async def test_snapshots_of_other_symbols_are_another_entity(shared: Gateway) -> None:
+    tags = [
+        (await shared.get(f"/v1/snapshots?ids={ids}")).headers["etag"]
+        for ids in ("NIFTY", "NIFTY,SENSEX", "NIFTY,BANKNIFTY", "NIFTY,NIFTY-20260127")
+    ]
+    assert len(set(tags)) == 4
+
+
 async def test_older_chain_changes_nothing(served: Gateway) -> None:
     assert await served.publish(gateway.moved(CHAIN, seconds=-3), 9) == 0
     assert (await served.get("/v1/chains/NIFTY/nearest")).json()["meta"]["seq"] == 7
@@ -157,6 +195,13 @@ async def test_expiries_are_those_listed_and_those_received(served: Gateway) -> 
     assert [row["n"] for row in data] == [42, None]
     assert [row["ts_ingest"] is None for row in data] == [False, True]
     assert data[1]["chain"] == "NIFTY-20260203"
+    for bounds, wanted in (
+        ("expiry.gte=2026-01-28", ["2026-02-03"]),
+        ("expiry.lte=2026-01-27", ["2026-01-27"]),
+        ("expiry.gte=2026-01-28&expiry.lte=2026-02-02", []),
+    ):
+        some = (await served.get(f"/v1/underlyings/NIFTY/expiries?{bounds}")).json()["data"]
+        assert [row["expiry"] for row in some] == wanted
 
 
 async def test_past_expiries_come_last(valkey: str) -> None:

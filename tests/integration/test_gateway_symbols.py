@@ -69,6 +69,11 @@ async def found(served: Gateway, query: str) -> list[str]:
             ["NIFTY-20260113", "NIFTY-20260127", "NIFTY-20260203"],
         ),
         ("type=chain&expiry.gte=2026-02-01&expiry.lte=2026-03-01", ["NIFTY-20260203"]),
+        ("type=chain&expiry.gte=2026-02-01&expiry=2026-01-27", []),
+        ("type=chain&expiry=2026-02-03&expiry.lte=2026-02-02", []),
+        ("q=%27%3B%20DROP%20TABLE%20instruments%3B--", []),
+        ("q=NIFTY_", []),
+        ("q=%5C%25", []),
     ],
 )
 async def test_symbols_are_found_by_what_is_typed_and_by_their_terms(
@@ -82,13 +87,14 @@ async def test_pages_of_symbols_are_the_whole_in_order(served: Gateway) -> None:
     assert len(whole) == 2 + 4 + 4 * 6
     assert whole[:3] == ["BANKNIFTY", "BANKNIFTY-20260127", "BANKNIFTY-20260127-24950-CE"]
     assert whole[3:5] == ["BANKNIFTY-20260127-24950-PE", "BANKNIFTY-20260127-25000-CE"]
-    pages: list[str] = []
-    address: str | None = "/v1/symbols?expired=true&limit=7"
-    while address is not None:
-        response = await served.get(address)
-        pages += [row["symbol"] for row in response.json()["data"]]
-        address = response.links["next"]["url"] if "next" in response.links else None
-    assert pages == whole
+    for order, wanted in (("asc", whole), ("desc", whole[::-1])):
+        pages: list[str] = []
+        address: str | None = f"/v1/symbols?expired=true&limit=7&order={order}"
+        while address is not None:
+            response = await served.get(address)
+            pages += [row["symbol"] for row in response.json()["data"]]
+            address = response.links["next"]["url"] if "next" in response.links else None
+        assert pages == wanted
 
 
 async def test_symbol_has_its_terms_and_when_they_held(served: Gateway) -> None:
@@ -124,7 +130,7 @@ async def test_symbol_has_its_terms_and_when_they_held(served: Gateway) -> None:
         ("/v1/symbols?type=share", 400),
         ("/v1/symbols?q=a%00b", 400),
         ("/v1/symbols?underlying=%00", 400),
-        ("/v1/symbols?order=asc", 400),
+        ("/v1/symbols?order=up", 400),
         ("/v1/symbols?cursor=lahhYWE", 400),
         ("/v1/snapshots?updated_since=2026-01-25", 400),
     ],
