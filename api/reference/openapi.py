@@ -190,10 +190,11 @@ def _asked(parameter: Parameter) -> dict[str, Any]:
         "schema": parameter.schema,
     }
     schema = parameter.schema
-    words = schema.get("enum", ())
-    known = parameter.known[:2] and ",".join(parameter.known[:2])
-    given = (PARAMETERS.get(parameter.name), schema.get("default"), known, *words[:1])
-    example = next((one for one in given if one not in (None, "", ())), schema.get("minimum"))
+    if schema.get("type") == "array":  # a,b
+        said |= {"style": "form", "explode": False}
+    known = [*parameter.known[:2]]
+    given = (known, PARAMETERS.get(parameter.name), schema.get("default"), *schema.get("enum", ()))
+    example = next((one for one in given if one not in (None, "", [])), schema.get("minimum"))
     return said | {"example": example}
 
 

@@ -23,8 +23,15 @@ LIMIT_DEFAULT = 1_000
 _LAST_NS = 2**63 - 1
 # Integers: in ms from March 1973 on, in ns from March 1973 on.
 MS_FROM, MS_UNTIL, NS_FROM = 10**11, 10**14, 10**17
+_WINDOW = {"type": "string", "pattern": r"^(atm(±|\+-))?[0-9]{1,4}$"}
 _AROUND = re.compile(r"^(?:atm)?\s*(?:±|\+/?-|\+|-)?\s*(\d{1,4})$", re.IGNORECASE)
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
+_INSTANTS = [
+    {"type": "string", "format": "date-time"},
+    {"type": "string", "format": "date"},
+    {"type": "integer", "minimum": NS_FROM, "maximum": _LAST_NS},
+    {"type": "integer", "minimum": MS_FROM, "exclusiveMaximum": MS_UNTIL},
+]
 _BARE_PLUS = re.compile(r" (\d{2}:\d{2})$")  # an unescaped + arrives as a space
 
 
@@ -171,13 +178,15 @@ def listed(name: str, description: str, *, at_most: int, known: Iterable[str] = 
             raise ValueError(f"want 1 to {at_most} names, comma-separated")
         return parts
 
-    return Parameter(name, description, {"type": "string"}, parse, known=names)
+    items = {"type": "string", "enum": [*names]} if names else {"type": "string", "minLength": 1}
+    schema = {"type": "array", "items": items, "minItems": 1, "maxItems": at_most}
+    return Parameter(name, description, schema, parse, known=names)
 
 
 def instant(name: str, description: str) -> Parameter:
     """An instant: RFC 3339, an exchange day, or integer ns or ms."""
     text = f"{description}: RFC 3339, a date (start of the exchange's day), or integer ns or ms UTC"
-    return Parameter(name, text, {"type": "string"}, parse_instant)
+    return Parameter(name, text, {"anyOf": _INSTANTS}, parse_instant)
 
 
 def day(name: str, description: str) -> Parameter:
@@ -201,7 +210,7 @@ def around() -> Parameter:
             raise ValueError("want atm±n, for example atm±10")
         return int(match[1])
 
-    return Parameter("around", "n strikes on each side of the money", {"type": "string"}, parse)
+    return Parameter("around", "n strikes on each side of the money", _WINDOW, parse)
 
 
 def text(name: str, description: str, *, at_most: int) -> Parameter:
