@@ -15,6 +15,7 @@ from pipeline.frames import ROW_FIELDS
 
 Interval = Literal[0, 100, 250, 1000]
 Slow = Literal["conflate", "skip", "disconnect"]
+MOST_ID = 2**53 - 1  # the integers that every reader of JSON takes as they are
 INTERVALS: tuple[int, ...] = (0, 100, 250, 1000)
 
 
@@ -26,7 +27,10 @@ class _Operation(
     tag=str.lower,
     forbid_unknown_fields=True,
 ):
-    id: Annotated[Id, Meta(description="comes back with the answer")] = None
+    id: Annotated[
+        Annotated[int, Meta(ge=-MOST_ID, le=MOST_ID)] | str | None,
+        Meta(description="comes back with the answer"),
+    ] = None
 
 
 class Auth(_Operation, frozen=True):
@@ -103,9 +107,7 @@ def decode_operation(event: dict[str, Any], is_msgpack: bool) -> Operation:
         raise Malformed("not a message") from None
     if not isinstance(message, dict):
         raise Malformed("a message is one object")
-    operation_id = message.get("id")
-    if not isinstance(operation_id, int | str | None):
-        operation_id = None
+    operation_id = _id_of(message)
     if message.get("op") not in _NAMES:
         raise Refused("unknown_op", f"there are: {', '.join(_NAMES)}", operation_id)
     try:
@@ -113,6 +115,14 @@ def decode_operation(event: dict[str, Any], is_msgpack: bool) -> Operation:
     except msgspec.ValidationError as error:
         raise Refused("invalid_op", str(error), operation_id) from None
     return operation
+
+
+def _id_of(message: dict[Any, Any]) -> Id:
+    """What an answer names; nothing where no answer could hold it."""
+    value = message.get("id")
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return None if isinstance(value, int) and abs(value) > MOST_ID else value
 
 
 def parse_fields(names: list[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from api.live.channels import Refused
 from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL, join_frame
 from api.live.operations import Malformed, decode_operation
 from api.live.protocol import frame_of
-from api.live.session import MALFORMED, UNAUTHENTICATED, Closing, Session
+from api.live.session import FAILED, MALFORMED, UNAUTHENTICATED, Closing, Session
 from pipeline.runtime import cancel
 
 _Socket = WebSocket[Any, Any, Any]
@@ -39,6 +39,9 @@ async def stream(socket: _Socket) -> None:
     gateway.sessions[running] = session.end
     try:
         closing = await running
+    except Exception as error:
+        gateway.telemetry.log.error("session_failed", exc_info=error)
+        closing = Closing(FAILED, "the gateway failed; its log says why")
     finally:
         del gateway.sessions[running]
     if closing is not None:

@@ -28,6 +28,7 @@ _DESCRIPTION = (
 )
 CLOSE_CODES = {
     1009: "a message above 64 KiB",
+    session.FAILED: "the gateway failed; its log says why",
     session.RESTART: "the gateway restarts, or cannot tell now what is revoked; come back",
     session.STALLED: "nothing was drained for 30 s, or there was no room for `disconnect`",
     session.MALFORMED: "a message that is no object of the agreed encoding",
