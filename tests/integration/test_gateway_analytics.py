@@ -10,10 +10,12 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from pipeline import dhan_chain, enrich
 from pipeline.buckets import DAY_NS
 from pipeline.clock import SECOND_NS, expiry_ns, to_ns
 from pipeline.models import EnrichedChain
 from tests.support import chains, gateway, servers
+from tests.support.aggregates import aggregates_of
 from tests.support.gateway import CHAIN, Gateway, moved
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import write
@@ -41,6 +43,24 @@ def with_iv(made: EnrichedChain, iv: float | None) -> EnrichedChain:
     return EnrichedChain(msgspec.structs.replace(made.header, aggregates=aggregates), made.legs)
 
 
+def uneven(underlying: str = "FINNIFTY") -> EnrichedChain:
+    """A chain that is dearer below the money, held unevenly, with legs that say nothing."""
+    body = chains.body(21)
+    for number, (text, sides) in enumerate(body["data"]["oc"].items()):
+        strike = float(text)
+        iv = 0.12 + 1.1 * max(0.0, math.log(chains.FORWARD / strike)) + 0.002 * (number % 3)
+        for side, is_call in (("ce", True), ("pe", False)):
+            price = chains.black(strike, is_call=is_call, iv=iv)
+            lots = (7 * number + 3) % 19 + (0 if is_call else 2 * number)
+            changed = chains.leg(price, oi=65 * lots, volume=65 * ((5 * number) % 13 + 2))
+            sides[side] = changed
+    sides["ce"] |= {"oi": 0, "volume": 0, "last_price": 0.0, "top_bid_price": 0.0}
+    context = chains.request_context(underlying=underlying)
+    snapshot = dhan_chain.map_chain(chains.encoded(body), context, NOW)
+    return enrich.enrich(snapshot, rate=0.065)
+
+
+UNEVEN = uneven()
 NEAR, FAR = chain(chains.EXPIRY), chain(LATER, variance=3e-4)
 EARLIER = EnrichedChain(
     msgspec.structs.replace(NEAR.header, ts_ingest=BEFORE, spot=24_990.0), NEAR.legs
@@ -81,9 +101,9 @@ async def served(
         wheel_server.database() as url,
     ):
         async with open_database(url) as database:
-            await write(database, EXPIRED, EARLIER, NEAR, FAR, *DAILY, *SWINGING)
+            await write(database, EXPIRED, EARLIER, NEAR, FAR, UNEVEN, *DAILY, *SWINGING)
         async with gateway.running(server.url, url) as running:
-            for seq, each in enumerate([NEAR, FAR, DAILY[-1], SWINGING[-1]], 1):
+            for seq, each in enumerate([NEAR, FAR, DAILY[-1], SWINGING[-1], UNEVEN], 1):
                 await running.publish(each, seq)
             yield running
 
@@ -163,17 +183,50 @@ async def test_strikes_add_up_to_the_chain(served: Gateway) -> None:
     assert [row["put_volume"] for row in body["data"]] == legs["volume"][1::2].tolist()
 
 
+@pytest.mark.parametrize("asked", [{}, {"as_of": NOW}], ids=["now", "past"])
+@pytest.mark.parametrize("underlying", ["NIFTY", "FINNIFTY"])
+async def test_aggregates_are_what_the_rows_say(
+    served: Gateway, underlying: str, asked: dict[str, Any]
+) -> None:
+    body = await told(served, f"/v1/chains/{underlying}/2026-01-27", **asked)
+    wanted = aggregates_of(body["data"], body["meta"])
+    near = 1e-9 if not asked else 1e-5  # the legs are stored in four bytes
+    assert body["meta"]["aggregates"] == pytest.approx(wanted, rel=near, abs=near)
+    rows = (await told(served, f"/v1/underlyings/{underlying}/analytics", **asked))["data"]
+    assert {name: rows[0][name] for name in wanted} == body["meta"]["aggregates"]
+    strikes = (await told(served, f"/v1/underlyings/{underlying}/oi", **asked))["data"]
+    assert sum(row["gamma_exposure"] or 0 for row in strikes) == pytest.approx(
+        wanted["gamma_exposure"], rel=near
+    )
+
+
+async def test_uneven_chain_has_a_skew_and_pain_of_its_own(served: Gateway) -> None:
+    told_of = UNEVEN.header.aggregates
+    assert told_of.skew_25_delta is not None
+    assert told_of.skew_25_delta > 0.005
+    assert told_of.max_pain not in (None, told_of.atm_strike)
+
+
 async def test_variance_adds_up_along_the_term_structure(served: Gateway) -> None:
     near, far = (await told(served, f"{U}/term-structure"))["data"]
     assert (near["expiry"], near["forward_iv"]) == ("2026-01-27", near["atm_iv"])
     assert near["basis"] == pytest.approx(near["forward"] - near["spot"])
     assert near["spot"] * math.exp(near["carry"] * near["years"]) == pytest.approx(near["forward"])
-    if far["forward_iv"] is None:
-        assert far["atm_iv"] ** 2 * far["years"] < near["atm_iv"] ** 2 * near["years"]
-    else:
-        between = far["forward_iv"] ** 2 * (far["years"] - near["years"])
-        whole = near["atm_iv"] ** 2 * near["years"] + between
-        assert far["atm_iv"] ** 2 * far["years"] == pytest.approx(whole)
+    between = far["forward_iv"] ** 2 * (far["years"] - near["years"])
+    whole = near["atm_iv"] ** 2 * near["years"] + between
+    assert far["atm_iv"] ** 2 * far["years"] == pytest.approx(whole)
+    assert near["atm_iv"] != far["atm_iv"] != far["forward_iv"]
+
+
+async def test_no_volatility_lies_between_expiries_where_variance_falls(served: Gateway) -> None:
+    weekly, monthly = (await told(served, "/v1/underlyings/BANKNIFTY/term-structure"))["data"]
+    variances = [row["atm_iv"] ** 2 * row["years"] for row in (weekly, monthly)]
+    assert variances[1] < variances[0]
+    assert (weekly["forward_iv"], monthly["forward_iv"]) == (0.9, None)
+    later = await told(
+        served, "/v1/underlyings/BANKNIFTY/term-structure", **{"expiry.gte": "2026-02-01"}
+    )
+    assert later["data"] == [monthly]
 
 
 async def test_metrics_over_time_are_those_of_the_last_snapshot(served: Gateway) -> None:
