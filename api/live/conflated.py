@@ -1,7 +1,8 @@
 """Channels at an interval: the newest value of each, read in one call for all that are due.
 
-A change of a quiet channel is read and sent at once, a busy one once each interval. What is due
-when is kept by instant, so that a change costs the same whatever the number of channels.
+A change after a quiet interval is read and sent at once; what changes after it goes to a client
+together, once each interval. What is due when is kept by instant, so that a change costs the same
+whatever the number of channels.
 """
 
 import asyncio
@@ -193,9 +194,7 @@ class Conflated:
                     self._schedule(feed)
                 await asyncio.sleep(BLIND_SWEEP_S / 4)
                 continue
-            now = time.monotonic()
-            for feed in feeds:
-                self._flush(feed, now)
+            self._flush(feeds, time.monotonic())
 
     async def _until_due(self) -> None:
         """Wait for the first instant at which something is due, or for an earlier one."""
@@ -207,17 +206,20 @@ class Conflated:
             async with asyncio.timeout(None if wait_s == math.inf else wait_s):
                 await self._wake.wait()
 
-    def _flush(self, feed: Feed, now: float) -> None:
-        is_behind = False
-        for group in feed.groups.values():
-            if feed.state is None or group.state is feed.state:
-                continue
-            if group.due <= now:
+    def _flush(self, feeds: list[Feed], now: float) -> None:
+        """Flush what is due, and have what is not read again when it is."""
+        behind = [
+            (feed, group, group.due <= now)
+            for feed in feeds
+            for group in feed.groups.values()
+            if group.state is not feed.state
+        ]
+        for feed, group, is_due in behind:  # now, since a flush puts off those of the same clients
+            if is_due:
                 _flush(group, feed, now)
-            else:
-                is_behind = True
-        if is_behind:
-            self._schedule(feed)
+        for feed, _, is_due in behind:
+            if not is_due:
+                self._schedule(feed)
 
 
 def _flush(group: Group, feed: Feed, now: float) -> None:

@@ -23,10 +23,27 @@ class Group:
         self.interval_s = form.interval_ms / 1_000
         self.members: set[Backlog] = set()
         self.state: State | None = None
-        self.due = 0.0  # when it may be flushed again, where it has an interval
+        self._due = 0.0
         self._rows: dict[str, bytes] = {}
         self._seen = 0
         self._snapshot: Packet | None = None
+
+    @property
+    def due(self) -> float:
+        """When it may be flushed again, where it has an interval.
+
+        Its members get one frame in each, so it waits for the groups that have the same ones.
+        """
+        return max(self._due, self._their().due) if self.members else self._due
+
+    @due.setter
+    def due(self, due: float) -> None:
+        self._due = self._their().due = due
+
+    def _their(self) -> Audience:
+        if self._audience is None:
+            self._audience = self._outbox.audience(self.members, self.interval_s)
+        return self._audience
 
     def enter(self, member: Backlog) -> None:
         """Take a client in; what was told before is not for it."""
@@ -48,10 +65,8 @@ class Group:
             for member in self.members:
                 member.owe(self.channel.name)
             return
-        if self._audience is None:
-            self._audience = self._outbox.audience(self.members)
-        if self._audience:
-            self._outbox.put(self._audience, packet)
+        if self.members:
+            self._outbox.put(self._audience or self._their(), packet)
 
     def advance(self, state: State, changes: int) -> Packet | None:
         """Go on to a state; gives the update that leads there, None where a snapshot must."""

@@ -13,7 +13,15 @@ from api.live.backlog import FRAME_BYTES, Backlog
 from api.live.batches import cut
 from api.live.messages import Packet
 
-Audience = frozenset[Backlog]
+
+class Audience:
+    """Some clients who get the very same; `due` is when more may go to them at their interval."""
+
+    __slots__ = ("__weakref__", "due", "members")
+
+    def __init__(self, members: frozenset[Backlog]) -> None:
+        self.members = members
+        self.due = 0.0
 
 
 class Outbox:
@@ -22,18 +30,16 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: dict[Audience, list[Packet]] = {}
         # Equal audiences are one object, which spares comparing them member by member.
-        self._known: weakref.WeakKeyDictionary[Audience, weakref.ref[Audience]] = (
-            weakref.WeakKeyDictionary()
+        self._known: weakref.WeakValueDictionary[tuple[frozenset[Backlog], float], Audience] = (
+            weakref.WeakValueDictionary()
         )
 
-    def audience(self, members: Iterable[Backlog]) -> Audience:
-        """These members, the same object for the same ones while anybody has it."""
-        made = frozenset(members)
-        reference = self._known.get(made)
-        known = reference() if reference is not None else None
+    def audience(self, members: Iterable[Backlog], interval_s: float = 0.0) -> Audience:
+        """These members at an interval, the same object for the same ones while anybody has it."""
+        key = frozenset(members), interval_s
+        known = self._known.get(key)
         if known is None:
-            known = made
-            self._known[made] = weakref.ref(made)
+            known = self._known[key] = Audience(key[0])
         return known
 
     def put(self, audience: Audience, packet: Packet) -> None:
@@ -49,5 +55,5 @@ class Outbox:
         waiting, self._waiting = self._waiting, {}
         for audience, packets in waiting.items():
             for batch in cut(packets, FRAME_BYTES):
-                for member in audience:
+                for member in audience.members:
                     member.offer_batch(batch)

@@ -62,3 +62,17 @@ async def test_loss_is_told_to_each_member_with_the_newest_state() -> None:
     assert [one["type"] for one in messages] == ["skipped", "snapshot"]
     assert (messages[0]["from"], messages[0]["to"]) == (1, 9)
     assert messages[1]["seq"] == 9
+
+
+def test_groups_of_the_same_clients_wait_for_one_interval() -> None:
+    outbox, one, other = Outbox(), Backlog(is_msgpack=False), Backlog(is_msgpack=False)
+    form = Form(100)
+    busy, quiet, shared = (Group(Channel("chain", name), form, outbox) for name in "ABC")
+    slower = Group(Channel("chain", "A"), Form(1_000), outbox)
+    for group in (busy, quiet, shared, slower):
+        group.enter(one)
+    shared.enter(other)
+    busy.due = 7.5
+    assert (quiet.due, shared.due, slower.due) == (7.5, 0.0, 0.0)
+    quiet.enter(other)
+    assert (busy.due, quiet.due) == (7.5, 0.0)
