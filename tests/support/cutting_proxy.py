@@ -37,6 +37,7 @@ class CuttingProxy:
             f"postgresql://{account}@127.0.0.1:{self._port}{parts.path}"
             "?sslmode=disable&gssencmode=disable"
         )
+        self.address = f"127.0.0.1:{self._port}"
         self._cut, self._times = cut, times
         self._tasks: set[asyncio.Task[None]] = set()
         self._silent: set[asyncio.StreamWriter] = set()
@@ -46,6 +47,11 @@ class CuttingProxy:
     def fall_silent(self) -> None:
         """Pass nothing on any more of the connections there are, and end none; new ones work."""
         self._silent |= self._clients
+
+    def cut_all(self) -> None:
+        """Reset every connection there is; new ones work."""
+        for client in list(self._clients):
+            client.transport.abort()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
