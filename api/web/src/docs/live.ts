@@ -36,18 +36,22 @@ interface Described {
   "x-close-codes": Record<string, string>;
 }
 
-function element(name: string, text = "", ...children: Node[]): HTMLElement {
+function element(name: string, value = "", ...children: Node[]): HTMLElement {
   const made = document.createElement(name);
-  if (text) made.textContent = text;
+  if (value) made.textContent = value;
   made.append(...children);
   return made;
 }
 
+function text(value: string): Text {
+  return document.createTextNode(value);
+}
+
 /** Text in which what stands between backticks is code. */
-function prose(text: string): HTMLElement {
-  const parts = text
+function prose(value: string): HTMLElement {
+  const parts = value
     .split("`")
-    .map((part, index) => (index % 2 ? element("code", part) : document.createTextNode(part)));
+    .map((part, index) => (index % 2 ? element("code", part) : text(part)));
   return element("p", "", ...parts);
 }
 
@@ -61,25 +65,44 @@ function typeOf(schema: Schema): string {
   return held ? `${type} of ${typeOf(held)}` : type;
 }
 
-function row(...cells: Node[]): HTMLElement {
-  return element("tr", "", ...cells.map((cell) => element("td", "", cell)));
+function row(kind: "td" | "th", ...cells: Node[]): HTMLElement {
+  return element("tr", "", ...cells.map((cell) => element(kind, "", cell)));
 }
 
 function usual(schema: Schema): string {
-  return schema.default === undefined ? "optional" : `or ${JSON.stringify(schema.default)}`;
+  return schema.default === undefined ? "optional" : JSON.stringify(schema.default);
 }
 
-function fields(schema: Schema): HTMLElement {
-  const rows = Object.entries(schema.properties ?? {}).map(([name, each]) => {
+/** The schema that is meant, and what its fields follow in a path: `[]` of a list, `.*` of a map. */
+function within(described: Described, schema: Schema): { inner: Schema; step: string } {
+  if (schema.$ref) {
+    const inner = described.components.schemas[schema.$ref.split("/").at(-1) ?? ""] ?? {};
+    return { inner, step: "" };
+  }
+  const held = schema.items ?? schema.additionalProperties;
+  if (!held) return { inner: schema, step: "" };
+  const { inner, step } = within(described, held);
+  return { inner, step: (schema.items ? "[]" : ".*") + step };
+}
+
+function rowsOf(described: Described, schema: Schema, before = ""): HTMLElement[] {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, each]) => {
     const isRequired = schema.required?.includes(name);
-    return row(
-      element("code", name),
+    const shown = row(
+      "td",
+      element("code", before + name),
       element("code", typeOf(each)),
-      document.createTextNode(isRequired ? "" : usual(each)),
+      text(isRequired ? "" : usual(each)),
       prose(each.description ?? ""),
     );
+    const { inner, step } = within(described, each);
+    return [shown, ...rowsOf(described, inner, `${before}${name}${step}.`)];
   });
-  return element("table", "", ...rows);
+}
+
+function fields(described: Described, schema: Schema): HTMLElement {
+  const head = row("th", ...["field", "type", "default", ""].map(text));
+  return element("table", "", head, ...rowsOf(described, schema));
 }
 
 function section(described: Described, name: string, message: Message): HTMLElement {
@@ -90,10 +113,24 @@ function section(described: Described, name: string, message: Message): HTMLElem
   made.id = name;
   made.append(prose(message.summary ?? ""));
   if (message.description) made.append(prose(message.description));
-  made.append(fields(payload ?? {}));
+  made.append(fields(described, payload ?? {}));
   for (const example of message.examples ?? []) {
-    made.append(element("pre", JSON.stringify(example.payload)));
+    const shown = element("pre", JSON.stringify(example.payload, null, 2));
+    shown.tabIndex = 0; // a long one scrolls, also by keys
+    made.append(shown);
   }
+  return made;
+}
+
+function contents(names: string[]): HTMLElement {
+  const links = names.map((name) => {
+    const link = document.createElement("a");
+    link.href = `#${name}`;
+    link.textContent = name;
+    return link;
+  });
+  const made = element("p", "", ...links);
+  made.className = "contents";
   return made;
 }
 
@@ -112,15 +149,18 @@ function show(described: Described, root: HTMLElement): void {
     ["The client says", true],
     ["The gateway says", false],
   ] as const) {
-    root.append(element("h2", title));
-    for (const [name, message] of named) {
-      if (asked.includes(name) === isAsked) root.append(section(described, name, message));
-    }
+    const own = named.filter(([name]) => asked.includes(name) === isAsked);
+    root.append(element("h2", title), contents(own.map(([name]) => name)));
+    root.append(...own.map(([name, message]) => section(described, name, message)));
   }
   const codes = Object.entries(described["x-close-codes"]).map(([code, why]) =>
-    row(element("code", code), document.createTextNode(why)),
+    row("td", element("code", code), prose(why)),
   );
-  root.append(element("h2", "Close codes"), element("table", "", ...codes));
+  const table = element("table", "", ...codes);
+  table.className = "codes";
+  root.append(element("h2", "Close codes"), table);
+  // The browser looked for the place in the address before there was any.
+  document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 const root = document.querySelector<HTMLElement>("#docs");
@@ -128,3 +168,5 @@ if (root) {
   const answer = await fetch("/asyncapi.json");
   show((await answer.json()) as Described, root);
 }
+
+export {};
