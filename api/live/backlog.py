@@ -52,6 +52,8 @@ class Backlog:
         self.is_msgpack = is_msgpack
         self.ready = asyncio.Event()
         self.skipped = 0
+        # Sends a batch at once, where it can: what is not queued costs a client least.
+        self.pass_on: Callable[[Batch], bool] | None = None
         self._cut = cut
         self._limit_bytes = limit_bytes
         self._controls: deque[bytes] = deque()
@@ -141,6 +143,9 @@ class Backlog:
     def offer_batch(self, batch: Batch) -> None:
         """The same for some updates at once, which stay together where there is room for them."""
         is_plain = not self._held and not self._owed
+        is_first = is_plain and not (self._batches or self._controls or self._replayed)
+        if is_first and self.pass_on is not None and self.pass_on(batch):
+            return
         if is_plain and (not self._batches or self._bytes + batch.size <= self._limit_bytes):
             self._batches.append(batch)
             self._bytes += batch.size

@@ -12,11 +12,27 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 ABORT_AFTER_S = 3.0  # for the close handshake of a client that is merely slow
+WRITING = "stockify.write"  # the name of `write` among the extensions of a scope
 _TEXT, _BINARY = 0x81, 0x82  # the first byte of a whole message
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """Closes within a bounded time, whatever the client does; takes frames as well as messages."""
+    """Closes within a bounded time, whatever the client does; takes frames as well as messages.
+
+    The scope's extensions have `write` under `WRITING`.
+    """
+
+    async def run_asgi(self) -> None:
+        """Serve the connection."""
+        self.scope["extensions"][WRITING] = {"write": self.write}
+        await super().run_asgi()
+
+    def write(self, frame: bytes) -> bool:
+        """Write a ready frame now; False and nothing written where the client is behind or gone."""
+        if not self.writable.is_set() or not self._is_open() or self.transport.is_closing():
+            return False
+        self.transport.write(frame)
+        return True
 
     async def send(self, message: Any) -> None:
         """Send an ASGI event; a close does not wait for the client to drain.
@@ -40,9 +56,12 @@ class Protocol(WebSocketsSansIOProtocol):
     async def _write(self, frame: bytes) -> None:
         if not self.writable.is_set():
             await self.writable.wait()
-        if self.disconnected or self.close_sent or not self.handshake_complete:
+        if not self._is_open():
             raise ClientDisconnected
         self.transport.write(frame)
+
+    def _is_open(self) -> bool:
+        return self.handshake_complete and not self.disconnected and not self.close_sent
 
     def _abort(self) -> None:
         if not self.disconnected:

@@ -6,6 +6,7 @@ Whoever has the connection sends what `take` gives, and closes it when `end` is 
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from api.access.auth import LEEWAY_S, demand
@@ -251,6 +252,20 @@ class Session:
         if batch is not None:
             self._sending_since = time.monotonic()
         return batch
+
+    def write_by(self, write: Callable[[bytes], bool]) -> None:
+        """Have updates written as they come, while nothing else is to be sent or being sent.
+
+        `write` takes a frame; False where it cannot now, and then it is left to `take_batch`.
+        """
+
+        def pass_on(batch: Batch) -> bool:
+            if self._sending_since is not None or not write(batch.frame(self.is_msgpack)):
+                return False
+            self.sent(len(batch.packets))
+            return True
+
+        self.backlog.pass_on = pass_on
 
     def sent(self, count: int) -> None:
         """What was taken has gone out."""

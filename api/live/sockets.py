@@ -16,7 +16,7 @@ from api.gateway import gateway_of
 from api.live.channels import Refused
 from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL, join_frame
 from api.live.operations import Malformed, decode_operation
-from api.live.protocol import frame_of
+from api.live.protocol import WRITING, frame_of
 from api.live.session import FAILED, MALFORMED, UNAUTHENTICATED, Closing, Session
 from pipeline.runtime import cancel
 
@@ -52,6 +52,9 @@ async def stream(socket: _Socket) -> None:
 async def _serve(socket: _Socket, session: Session) -> Closing | None:
     """Until the client left (None) or shall be closed. Leaves every group."""
     session.hello()
+    extensions: dict[str, Any] = socket.scope["extensions"] or {}
+    if WRITING in extensions:
+        session.write_by(extensions[WRITING]["write"])
     writing = asyncio.create_task(_write(socket, session))
     reading: asyncio.Task[None] | None = None
     try:

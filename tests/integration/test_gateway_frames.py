@@ -10,10 +10,11 @@ import uvicorn
 import websockets
 from uvicorn.protocols.utils import ClientDisconnected
 
-from api.live.protocol import Protocol, frame_of
+from api.live.protocol import WRITING, Protocol, frame_of
 from tests.support.servers import free_port
 
 Send = Callable[[Any], Awaitable[None]]
+Write = Callable[[bytes], bool]
 SIZES = (0, 1, 125, 126, 65_535, 65_536, 300_000)
 
 
@@ -26,11 +27,14 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(talk: Callable[[Send], Awaitable[None]]) -> AsyncIterator[str]:
-    """A server that accepts a socket and then lets `talk` send."""
+async def serving(
+    talk: Callable[[Send], Awaitable[None]], take: Callable[[Write], None] = lambda write: None
+) -> AsyncIterator[str]:
+    """A server that accepts a socket and then lets `talk` send; `take` gets its `write`."""
 
     async def app(scope: Any, receive: Any, send: Send) -> None:
         await receive()
+        take(scope["extensions"][WRITING]["write"])
         await send({"type": "websocket.accept"})
         await talk(send)
         with contextlib.suppress(ClientDisconnected):
@@ -119,3 +123,27 @@ async def test_frame_after_the_close_is_refused() -> None:
         await client.wait_closed()
         assert client.close_code == 1000
     assert len(refused) == 1
+
+
+async def test_frame_is_written_at_once_or_not_at_all() -> None:
+    writes: list[Write] = []
+    frame, over = frame_of(b"x" * 1_000_000, is_binary=True), asyncio.Event()
+    tried: list[bool] = []
+
+    async def talk(send: Send) -> None:
+        while len(tried) < 40 and False not in tried:
+            tried.append(writes[0](frame))
+        await over.wait()
+        await send({"type": "websocket.close", "code": 1000})
+        assert not writes[0](frame)
+
+    async with serving(talk, writes.append) as url:
+        async with websockets.connect(url, max_size=None, max_queue=1) as client:
+            assert await client.recv() == b"x" * 1_000_000
+            assert 1 < len(tried) < 40
+            for _ in tried[1:-1]:
+                assert await client.recv() == b"x" * 1_000_000
+            over.set()
+            await client.wait_closed()
+            assert client.close_code == 1000
+        assert not writes[0](frame)

@@ -102,3 +102,29 @@ def test_frame_has_the_updates_of_its_batch_in_either_form() -> None:
     assert [message["seq"] for message in json.loads(text[text.index(b"[") :])] == [1, 2]
     head = 2 if packed[1] < 126 else 4
     assert [message["seq"] for message in msgspec.msgpack.decode(packed[head:])] == [1, 2]
+
+
+def test_batch_is_passed_on_where_nothing_waits_and_in_its_order_where_something_does() -> None:
+    backlog, passed, is_free = Backlog(is_msgpack=False), [], True
+
+    def pass_on(batch: Batch) -> bool:
+        passed.extend(packet.seq for packet in batch.packets) if is_free else None
+        return is_free
+
+    backlog.pass_on = pass_on
+    backlog.offer_batch(Batch((update(1),)))
+    assert (passed, backlog.ready.is_set()) == ([1], False)
+    is_free = False
+    backlog.offer_batch(Batch((update(2),)))
+    is_free = True
+    backlog.offer_batch(Batch((update(3),)))
+    assert taken(backlog) == [2, 3]
+    backlog.tell(Pong(id=1, ts=""))
+    backlog.offer_batch(Batch((update(4),)))
+    assert len(backlog.take(lambda channel: None)) == 2
+    backlog.owe("contract:B")
+    backlog.offer_batch(Batch((update(5),)))
+    assert passed == [1]
+    assert len(backlog.take(lambda channel: update(9, channel=channel))) == 2
+    backlog.offer_batch(Batch((update(6),)))
+    assert passed == [1, 6]
