@@ -7,6 +7,7 @@ every statement is a named query (`pipeline/queries.py`). It never decides what 
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -195,8 +196,8 @@ class Database:
         )
         self._check_after_s, self._session_s = check_after_s, session_s
         self._statement_s, self._silent_s = statement_s, silent_s
-        # Whoever waits gets a new connection in time, even if every other has fallen silent.
-        self._check_s = min(CONNECT_S, wait_s / (max_size + 1))
+        self._check_s = min(CONNECT_S, wait_s / 3)  # so that whoever waits gets a new one in time
+        self._drained = -math.inf
         self.connections = 0  # made so far; each may lead to another server than those before
         self._used: WeakKeyDictionary[_Connection, float] = WeakKeyDictionary()
 
@@ -238,8 +239,18 @@ class Database:
     async def _check(self, connection: _Connection) -> None:
         rested_s = time.monotonic() - self._used.get(connection, 0.0)
         if rested_s >= self._check_after_s:
-            with _cut_after(connection, self._check_s):
-                await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+            try:
+                with _cut_after(connection, self._check_s):
+                    await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+            except psycopg.Error:
+                await self._renew()
+                raise
+
+    async def _renew(self) -> None:
+        """Make all resting connections anew: where one is lost, the others are too."""
+        if time.monotonic() - self._drained > self._check_s:
+            self._drained = time.monotonic()
+            await self._pool.drain()
 
     async def _begin(self, connection: _Connection) -> None:
         self.connections += 1

@@ -100,7 +100,7 @@ WITH RECURSIVE chains AS (
 SELECT symbol FROM chains
 WHERE
     (%(underlying)s::text IS NULL OR left(symbol, -9) = %(underlying)s::text)
-    AND right(symbol, 8) >= to_char(%(start)s, 'YYYYMMDD')
+    AND right(symbol, 8) >= to_char(%(start)s::timestamptz, 'YYYYMMDD')
 
 -- name: coverage_summary
 -- Of some chains, or of those of an underlying (NULL), or of all (both NULL): what minutes in

@@ -193,11 +193,11 @@ async def test_client_that_is_too_slow_is_cut(
 ) -> None:
     async with gateway.running(redis_url, stored, limits=limits) as served:
         headers = export_headers(served)
+        began = time.monotonic()
         async with (
             served.http.stream("GET", LONG, headers=headers) as first,
             served.http.stream("GET", LONG, headers=headers) as second,
         ):
-            began = time.monotonic()
             pieces = [response.aiter_raw(4_096) for response in (first, second)]
             busy = True
             while busy:

@@ -1,6 +1,7 @@
 """The writer where what it looked up is no longer so: nothing is stored by what it remembers."""
 
 import asyncio
+import contextlib
 
 import msgspec
 import psycopg
@@ -121,12 +122,30 @@ async def test_session_with_a_server_that_fell_silent_is_cut_off(plain_database_
         database = Database(proxy.url, session_s=0.5)
         await database.open()
         try:
-            await database.ping()
-            proxy.fall_silent()
-            with pytest.raises(StoreUnavailable):
-                async with asyncio.timeout(10):
-                    await database.fetch("ledger_known", ids=["x"])
+            async with database.session() as session:
+                proxy.fall_silent()
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.wait_for(session.fetch("ledger_known", ids=["x"]), 10)
             await database.ping()  # by a connection made anew
+        finally:
+            await database.close()
+
+
+async def test_connections_that_fell_silent_at_rest_keep_nobody_waiting(
+    plain_database_url: str,
+) -> None:
+    proxy = CuttingProxy(plain_database_url)
+    async with proxy.running():
+        database = Database(proxy.url)
+        await database.open()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(4):  # as many as there may be
+                    session = await stack.enter_async_context(database.session())
+                    await session.fetch("ping")
+            proxy.fall_silent()
+            await database.ping()
+            assert database.connections > 4
         finally:
             await database.close()
 
