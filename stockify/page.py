@@ -48,13 +48,21 @@ def ensure(web: Path = WEB) -> bool:
     with _turn(web):
         if _stamp(web / "dist") == wanted:
             return False
-        install_packages(web)
+        _install(web)
         _build(web, wanted)
     return True
 
 
 def install_packages(web: Path = WEB) -> None:
-    """Put the locked packages into `web/node_modules`, if they are not there. Raises PageError."""
+    """Put the locked packages into `web/node_modules`, if they are not there. Raises PageError.
+
+    Two callers at once take turns.
+    """
+    with _turn(web):
+        _install(web)
+
+
+def _install(web: Path) -> None:
     modules = web / "node_modules"
     wanted = digest(web, _PACKAGES)
     if _stamp(modules) == wanted:

@@ -1,7 +1,10 @@
 """Building the page: from its sources alone, only when needed, and whole or not at all."""
 
+import fcntl
+import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,21 +58,24 @@ def test_same_sources_give_the_same_files(web: Path) -> None:
 
 def test_document_names_only_files_that_were_built(web: Path) -> None:
     page.ensure(web)
-    html = (web / "dist" / "index.html").read_text()
+    for document in ("index.html", "docs.html", "docs-live.html"):
+        html = (web / "dist" / document).read_text()
 
-    named = set(re.findall(r'(?:src|href)="/assets/([^"]+)"', html))
-    assert len(named) == 3
-    assert named <= built_names(web)
-    assert "{{" not in html
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", html)
+        named = set(re.findall(r'(?:src|href)="/assets/([^"]+)"', html))
+        assert len(named) == 3
+        assert named <= built_names(web)
+        assert "{{" not in html
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", html)
 
 
 def test_licences_of_everything_bundled_are_written_out(web: Path) -> None:
     page.ensure(web)
     text = (web / "dist" / "LICENSES.txt").read_text()
 
-    for name in ("uplot", "lightweight-charts", "fancy-canvas"):
+    for name in ("uplot", "lightweight-charts", "fancy-canvas", "swagger-ui-dist"):
         assert re.search(rf"^{name} \d", text, re.MULTILINE)
+    assert "SmartBear" in text  # a notice
+    assert "classnames" in text  # which comes within Swagger UI
     assert "esbuild" not in text
 
 
@@ -82,6 +88,18 @@ def test_broken_source_is_told_and_leaves_the_page_that_was_there(web: Path) -> 
         page.ensure(web)
 
     assert built_names(web) == before
+
+
+def test_packages_are_installed_by_one_at_a_time(web: Path) -> None:
+    handle = os.open(web, os.O_RDONLY)  # another one, that installs
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    caller = threading.Thread(target=page.install_packages, args=(web,))
+    caller.start()
+    caller.join(0.2)
+    assert caller.is_alive()
+    os.close(handle)
+    caller.join(10)
+    assert not caller.is_alive()
 
 
 def test_installed_page_without_sources_is_left_as_it_is(tmp_path: Path) -> None:
