@@ -3,14 +3,18 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema import Draft7Validator
 
 from api.live import session
-from api.live.wire import SAID
+from api.live.kinds import KINDS
+from api.live.wire import SAID, Message
 from api.reference.asyncapi import CLOSE_CODES, OPERATIONS
 from api.reference.examples import LIVE
+from stockify import page
 from tests.support import conversation, gateway
+from tests.support.events import streaming
 from tests.support.gateway import Gateway
 
 
@@ -52,6 +56,23 @@ def payload(document: dict[str, Any], name: str) -> Draft7Validator:
     return Draft7Validator({**schema, "components": document["components"]})
 
 
+def check(document: dict[str, Any], said: conversation.Said) -> None:
+    """Each message is as its description says, and has no field that is not in there."""
+    for name, message in said:
+        payload(document, name).validate(message)
+        known = follow(document, document["components"]["messages"][name]["payload"]["$ref"])
+        assert message.keys() <= known["properties"].keys(), name
+
+
+async def test_document_is_one_by_the_schema_of_asyncapi(document: dict[str, Any]) -> None:
+    page.install_packages()
+    schema = page.WEB / "node_modules/@asyncapi/specs/schemas/3.0.0.json"
+    validator = Draft7Validator(msgspec.json.decode(schema.read_bytes()))
+    validator.validate(document)
+    del document["operations"]["auth"]["channel"]
+    assert not validator.is_valid(document)
+
+
 async def test_document_is_whole(document: dict[str, Any]) -> None:
     assert document["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= document["info"].keys()
@@ -77,6 +98,7 @@ async def test_document_is_whole(document: dict[str, Any]) -> None:
 async def test_every_message_of_the_code_is_in_it_and_has_an_operation(
     document: dict[str, Any],
 ) -> None:
+    assert set(SAID) == set(Message.__subclasses__())
     kinds = [kind.__name__ for kind in (*SAID, *OPERATIONS)]
     names = {name[0].lower() + name[1:] for name in kinds}
     assert document["components"]["messages"].keys() == names == LIVE.keys()
@@ -107,15 +129,38 @@ async def test_all_that_is_said_is_described(
     served: Gateway, document: dict[str, Any], msgpack: bool
 ) -> None:
     said = await conversation.hold(served, msgpack=msgpack)
-    for name, message in said:
-        payload(document, name).validate(message)
-        known = follow(document, document["components"]["messages"][name]["payload"]["$ref"])
-        assert message.keys() <= known["properties"].keys(), name
+    check(document, said)
     assert {name for name, _ in said} == document["components"]["messages"].keys()
     recorded = conversation.examples(said)
     assert {name: each.keys() for name, each in recorded.items()} == {
         name: each.keys() for name, each in LIVE.items()
     }, "python -m tests.support.conversation"
+
+
+async def test_every_kind_of_channel_speaks_as_described(
+    served: Gateway, document: dict[str, Any]
+) -> None:
+    said = await conversation.tour(served)
+    check(document, said)
+    heard = {message["channel"].partition(":")[0] for name, message in said if name == "snapshot"}
+    assert heard == KINDS.keys()
+    told = set().union(*(message.keys() for name, message in said if name == "update"))
+    assert {"entered", "left", "removed"} <= told
+
+
+async def test_events_are_messages_of_their_channel(
+    served: Gateway, document: dict[str, Any]
+) -> None:
+    await served.publish(gateway.CHAIN, 1)
+    async with streaming(served, conversation.CHANNEL, interval_ms=0) as events:
+        said = [await events.next() for _ in range(3)]
+        await served.publish(gateway.moved(gateway.CHAIN, seconds=1, last={3: 7.5}), 2)
+        said.append(await events.of("update"))
+    check(document, [(message["type"], message) for message in said])
+    assert [message["type"] for message in said] == ["hello", "ack", "snapshot", "update"]
+    assert {message["type"] for message in said} <= document["channels"]["events"][
+        "messages"
+    ].keys()
 
 
 async def test_event_stream_is_described_by_its_own_parameters(document: dict[str, Any]) -> None:

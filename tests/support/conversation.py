@@ -43,6 +43,14 @@ class _Recorder:
     async def hear(self, kind: str) -> None:
         await self.until(lambda message: message["type"] == kind)
 
+    async def hear_of(self, kind: str, channel: str) -> None:
+        """A message of a type and a channel (`analytics:NIFTY` is that of its chain)."""
+        await self.until(
+            lambda message: (
+                message["type"] == kind and message.get("channel", "").startswith(channel)
+            )
+        )
+
     def _keep(self, message: dict[str, Any]) -> bool:
         is_auth = message["type"] == "ack" and message["op"] == "auth"
         self.said.append(("authAck" if is_auth else message["type"], message))
@@ -79,6 +87,23 @@ async def hold(served: Gateway, *, msgpack: bool = False) -> Said:
         await recorder.ask("unsubscribe", channels=[CHANNEL])
         await recorder.ask("ping")
         await recorder.hear("heartbeat")
+        return recorder.said
+
+
+async def tour(served: Gateway) -> Said:
+    """Hear a channel of each kind, and a band of the chain that moves with spot."""
+    await _publish(served, CHAIN, 1, prev=0)
+    async with served.client() as client:
+        recorder = _Recorder(client)
+        band = f"band:{CHANNEL.partition(':')[2]}:atm±2"
+        names = [CHANNEL, "underlying:NIFTY", "contract:NIFTY-20260127-25000-CE", band]
+        names += ["analytics:NIFTY", "candle:NIFTY:1m", "health"]
+        await recorder.ask("subscribe", channels=names, interval_ms=0)
+        for name in names:
+            await recorder.hear_of("snapshot", name)
+        header = msgspec.structs.replace(CHAIN.header, spot=25_041.0)
+        await _publish(served, moved(EnrichedChain(header, CHAIN.legs), seconds=1), 2, prev=1)
+        await recorder.hear_of("update", band)
         return recorder.said
 
 
