@@ -106,7 +106,7 @@ async def serve(context: Context, limits: Limits = DEFAULT_LIMITS) -> None:
             context.clock,
             telemetry.log,
         ),
-        patterns=Patterns(latest, telemetry.log),
+        patterns=Patterns(latest.catalog, telemetry.log),
         requests=telemetry.counter("requests", "requests and socket handshakes"),
         messages_sent=telemetry.counter("messages_sent", "messages sent on sockets"),
         heartbeats=partial(heartbeats, context.redis),

@@ -1,7 +1,8 @@
 """What one client is subscribed to: which channels it may have, and the groups it is in."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import msgspec
 from msgspec import UNSET
@@ -13,10 +14,41 @@ from api.live.groups import Group
 from api.live.kinds import KINDS, parse_channel
 from api.live.messages import Packet
 from api.live.operations import Since, Subscribe, parse_fields
-from api.live.patterns import is_pattern
+from api.live.patterns import MOST_PATTERNS, is_pattern, pinned
 from api.live.wire import Ack, Joined, Refusal
 
 _Refusals = list[Refusal]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How a pattern was asked for, the channels it brought, and what was told of those refused."""
+
+    operation: Subscribe
+    brought: set[str]
+    refused: _Refusals = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Meant:
+    """What the names of a subscription mean: the channels to enter, and those named one by one."""
+
+    channels: dict[str, Channel] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    refused: _Refusals = field(default_factory=list)
+    resolved: dict[str, str | list[str]] = field(default_factory=dict)
+    added: int = 0
+
+    def take(self, name: str, names: list[str], channels: list[Channel], added: int) -> None:
+        """A name means these, of which some are to enter, so many for the first time."""
+        self.added += added
+        self.channels |= {one.name: one for one in channels}
+        if is_pattern(name):
+            self.resolved[name] = names
+            return
+        self.named.update(names)
+        if names != [name]:
+            self.resolved[name] = names[0] if len(names) == 1 else names
 
 
 class Subscriptions:
@@ -26,8 +58,8 @@ class Subscriptions:
         self._gateway = gateway
         self._backlog = backlog
         self._groups: dict[str, Group] = {}
-        # By pattern: how it was asked for, and the channels it brought.
-        self._patterns: dict[str, tuple[Subscribe, set[str]]] = {}
+        self._named: set[str] = set()  # the channels that no pattern alone brought
+        self._patterns: dict[str, _Asked] = {}
         self._changing = asyncio.Lock()  # patterns bring channels at any time
         self._is_over = False
 
@@ -51,13 +83,18 @@ class Subscriptions:
 
         Raises Refused for fields that do not exist, BusUnavailable and DecodeError.
         """
+        patterns = [name for name in operation.channels if is_pattern(name)]
         async with self._changing:
-            answer = await self._add(operation)
-        refused = {one.channel for one in answer.refused}
-        for name in filter(is_pattern, operation.channels):
-            if name[:200] not in refused:
-                self._patterns[name] = (operation, _matched(answer, name))
-                self._gateway.patterns.follow(self)
+            if patterns and not self._is_over:
+                self._gateway.patterns.follow(self)  # first: from now on nothing new is missed
+            try:
+                answer = await self._add(operation, await self._lookup())
+                for name in patterns:
+                    if answer.resolved and name in answer.resolved:
+                        asked = msgspec.structs.replace(operation, channels=[], since={})
+                        self._patterns[name] = _Asked(asked, _matched(answer, name))
+            finally:
+                self._unfollow()
         return answer
 
     async def look_again(self) -> None:
@@ -66,58 +103,72 @@ class Subscriptions:
         Raises BusUnavailable and DecodeError.
         """
         async with self._changing:
-            for pattern, (operation, brought) in list(self._patterns.items()):
+            if self._is_over or not self._patterns:
+                return
+            lookup = await self._lookup()
+            for pattern, asked in list(self._patterns.items()):
                 if self._is_over:
                     return
-                asked = msgspec.structs.replace(operation, channels=[pattern], since={})
-                answer = await self._add(asked, brought)
-                names = _matched(answer, pattern)
-                new = sorted(names - brought)
-                brought.update(names)
-                if new or answer.refused:
+                name = pinned(pattern, asked.brought)
+                again = msgspec.structs.replace(asked.operation, channels=[name])
+                before = set(self._groups)
+                answer = await self._add(again, lookup, asked)
+                new = sorted(self._groups.keys() - before)
+                asked.brought |= _matched(answer, name)
+                if new or (answer.refused and answer.refused != asked.refused):
                     told = Joined(pattern=pattern, refused=answer.refused, channels=new)
                     self._backlog.tell(told)
+                asked.refused = answer.refused
 
-    async def _add(self, operation: Subscribe, brought: Collection[str] = ()) -> Ack:
-        """The same; those that a pattern has `brought` already are left as they are."""
-        form = Form(operation.interval_ms, _fields(operation), operation.delta)
-        refused: _Refusals = []
-        resolved: dict[str, str | list[str]] = {}
-        latest = self._gateway.latest
-        lookup = Lookup(
-            latest,
-            await latest.catalog(),
-            self._gateway.settings.underlyings,
-            self._gateway.clock.now_ns(),
-            self._gateway.sources.open,
+    async def _lookup(self) -> Lookup:
+        gateway = self._gateway
+        return Lookup(
+            gateway.latest,
+            await gateway.latest.catalog(),
+            gateway.settings.underlyings,
+            gateway.clock.now_ns(),
+            gateway.sources.open,
         )
-        wanted = await self._wanted(operation, lookup, refused, resolved)
-        wanted = [one for one in wanted if one.name not in brought]
-        since = _since(operation, resolved)
+
+    async def _add(self, operation: Subscribe, lookup: Lookup, again: _Asked | None = None) -> Ack:
+        """The same; where a pattern is asked `again`, what is there or was left stays so."""
+        form = Form(operation.interval_ms, _fields(operation), operation.delta)
+        meant = await self._meant(operation, lookup, again)
+        wanted = list(meant.channels.values())
+        since = _since(operation, meant.resolved)
         hub, leaving = self._gateway.hub, self._in_other_forms(wanted, form)
         groups, missing = await hub.join(self._backlog, wanted, form, since=since, leaving=leaving)
         for channel in wanted:
             self._backlog.choose(channel.name, operation.slow)
             self._gateway.sources.show(channel.name)
-        await self._settle(groups, lookup, refused)
+        await self._settle(groups, lookup, meant.refused)
+        self._named |= meant.named & self._groups.keys()
         recovered = await hub.recover(self._backlog, missing)
         return Ack(
             op="subscribe",
             id=operation.id,
             channels=self.names(),
-            refused=refused,
-            resolved=resolved or UNSET,
+            refused=meant.refused,
+            resolved=meant.resolved or UNSET,
             recovered={name: name in recovered for name in since} if operation.since else UNSET,
         )
 
     async def remove(self, names: Iterable[str]) -> None:
-        """Leave channels; those not subscribed to are no error."""
+        """Leave channels; those not subscribed to are no error.
+
+        With a pattern goes what it alone brought.
+        """
         async with self._changing:
             left = set(names)
-            for pattern in left & self._patterns.keys():
-                left |= self._patterns.pop(pattern)[1]
-            gone = [self._groups.pop(name) for name in left if name in self._groups]
-            await self._gateway.hub.leave(self._backlog, gone)
+            gone = [self._patterns.pop(name) for name in left & self._patterns.keys()]
+            kept = self._named.union(*(asked.brought for asked in self._patterns.values()))
+            left |= set().union(*(asked.brought for asked in gone)) - kept
+            self._named -= left
+            self._unfollow()
+            groups = [self._groups.pop(name) for name in left if name in self._groups]
+            if any(asked.refused for asked in self._patterns.values()):
+                self._gateway.patterns.follow(self)  # there may be room now
+            await self._gateway.hub.leave(self._backlog, groups)
 
     async def clear(self) -> None:
         """Leave every channel."""
@@ -125,7 +176,13 @@ class Subscriptions:
         self._gateway.patterns.dismiss(self)
         async with self._changing:
             self._groups.clear()
+            self._patterns.clear()
             await self._gateway.hub.evict(self._backlog)
+
+    def _unfollow(self) -> None:
+        """Look no more where there is no pattern left, or nobody."""
+        if self._is_over or not self._patterns:
+            self._gateway.patterns.dismiss(self)
 
     def resync(self, names: list[str] | None) -> _Refusals:
         """Owe snapshots of these channels, or of all; gives those that are not subscribed to."""
@@ -137,38 +194,33 @@ class Subscriptions:
                 refused.append(_refusal(name, "not_subscribed", "subscribe to it first"))
         return refused
 
-    async def _wanted(
-        self,
-        operation: Subscribe,
-        lookup: Lookup,
-        refused: _Refusals,
-        resolved: dict[str, str | list[str]],
-    ) -> list[Channel]:
-        """The channels that may be entered; the others are named in `refused`."""
-        limit = self._gateway.limits.channels
-        wanted: dict[str, Channel] = {}
-        added = 0
+    async def _meant(self, operation: Subscribe, lookup: Lookup, again: _Asked | None) -> _Meant:
+        """The channels that may be entered; the others are named as refused."""
+        meant = _Meant()
+        left_alone = self._groups.keys() | again.brought if again else frozenset()
         for name in dict.fromkeys(operation.channels):
             try:
-                channels = await _resolve(parse_channel(name), lookup)
-                new = [
-                    one.name
-                    for one in channels
-                    if one.name not in self._groups and one.name not in wanted
-                ]
-                if new and len(self._groups) + added + len(new) > limit:
-                    detail = f"{len(new)} more, and a session has at most {limit}"
-                    raise Refused("too_many_channels", detail)
+                found = await _resolve(parse_channel(name), lookup)
+                channels = [one for one in found if one.name not in left_alone]
+                new = {one.name for one in channels} - self._groups.keys() - meant.channels.keys()
+                self._demand_room(name, len(new), meant)
             except Refused as error:
-                refused.append(_refusal(name, error.code, str(error)))
+                meant.refused.append(_refusal(name, error.code, str(error)))
                 continue
-            added += len(new)
-            wanted |= {one.name: one for one in channels}
-            names = [one.name for one in channels]
-            if names != [name] or is_pattern(name):
-                is_one = len(names) == 1 and not is_pattern(name)
-                resolved[name] = names[0] if is_one else names
-        return list(wanted.values())
+            meant.take(name, [one.name for one in found], channels, len(new))
+        return meant
+
+    def _demand_room(self, name: str, more: int, meant: _Meant) -> None:
+        """Raises Refused where a name means more than the session has room for."""
+        limit = self._gateway.limits.channels
+        if more and len(self._groups) + meant.added + more > limit:
+            detail = f"{more} more, and a session has at most {limit}"
+            raise Refused("too_many_channels", detail)
+        if is_pattern(name):
+            patterns = {name, *self._patterns, *filter(is_pattern, meant.resolved)}
+            if len(patterns) > max(MOST_PATTERNS, len(self._patterns)):
+                detail = f"a session has at most {MOST_PATTERNS} patterns"
+                raise Refused("too_many_channels", detail)
 
     def _in_other_forms(self, wanted: Iterable[Channel], form: Form) -> list[Group]:
         """The groups in which channels are now, and which they leave for those of this form."""
