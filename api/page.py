@@ -25,8 +25,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-# Swagger UI sets styles of elements it makes; scripts stay as strict as on the page.
-DOCS_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 NOT_BUILT = (
     "The page is not built. Run `make page` in the checkout, or install the wheel, which carries"
     " it.\nREST and WebSocket work without it: see /openapi.json.\n"
@@ -37,22 +35,22 @@ _TYPES = {".js": "text/javascript; charset=utf-8", ".map": "application/json"}
 @get("/", opt={"is_page": True})
 async def document() -> Response[bytes]:
     """The page itself."""
-    return _document("index.html", POLICY)
+    return _document("index.html")
 
 
 @get("/docs", opt={"is_page": True})
 async def docs() -> Response[bytes]:
     """The REST reference, to read and to try."""
-    return _document("docs.html", DOCS_POLICY)
+    return _document("docs.html")
 
 
 @get("/docs/ws", opt={"is_page": True})
 async def docs_live() -> Response[bytes]:
     """The reference of the live feed."""
-    return _document("docs-live.html", POLICY)
+    return _document("docs-live.html")
 
 
-def _document(name: str, policy: str) -> Response[bytes]:
+def _document(name: str) -> Response[bytes]:
     path = DIST / name
     if not path.is_file():
         return Response(
@@ -61,7 +59,7 @@ def _document(name: str, policy: str) -> Response[bytes]:
             media_type="text/plain; charset=utf-8",
             headers={"Cache-Control": "no-store"},
         )
-    return _file(path, "no-cache", policy)
+    return _file(path, "no-cache")
 
 
 @get("/assets/{name:str}", opt={"is_page": True})
@@ -85,12 +83,12 @@ def _inside(directory: Path, name: str) -> Path:
     raise ApiError(404, "not_found", "there is no such file")
 
 
-def _file(path: Path, caching: str, policy: str = POLICY) -> Response[bytes]:
+def _file(path: Path, caching: str) -> Response[bytes]:
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
     if kind is not None and kind.startswith("text/") and "charset" not in kind:
         kind += "; charset=utf-8"
     return Response(
         path.read_bytes(),
         media_type=kind or "application/octet-stream",
-        headers={"Cache-Control": caching, "Content-Security-Policy": policy},
+        headers={"Cache-Control": caching, "Content-Security-Policy": POLICY},
     )

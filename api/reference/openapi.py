@@ -22,8 +22,11 @@ from api.rest.registry_answers import REGISTRY_TYPES
 
 _DESCRIPTION = (
     "Option chains with volatilities and Greeks, live and as history. Prices in rupees, quantities"
-    " in units, instants in UTC. null is 'not available'; 0 is a zero. The live feed, `/v1/ws` and"
-    " `/v1/stream`, is described in `/asyncapi.json`."
+    " in units, instants in UTC. `null` is \"not available\", 0 is a zero. The live feed, `/v1/ws`"
+    " and `/v1/stream`, is described in `/asyncapi.json`.\n\n"
+    "Every answer has `X-Request-Id`, which names it in the gateway's log, and every one that was"
+    " counted `RateLimit` and `RateLimit-Policy`. Every error is an RFC 9457 problem. HEAD is"
+    " answered wherever GET is."
 )
 _SCOPES = {
     "live": "latest values, socket and event stream",
@@ -94,7 +97,7 @@ def _operation(route: HTTPRoute, handler: HTTPRouteHandler, method: str) -> dict
     operation: dict[str, Any] = {
         "operationId": name,
         "tags": [_tag(route.path_format)],
-        "summary": " ".join(summary.split()),
+        "summary": " ".join(summary.replace("`", "").split()),
         "parameters": _parameters(route, handler.opt),
         "responses": responses_of(name, handler.opt, method, has_path=bool(route.path_parameters)),
         "security": _needed(handler),

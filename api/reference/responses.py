@@ -123,8 +123,9 @@ def _success(name: str, opt: Mapping[str, Any]) -> dict[str, Any]:
         data = (example or {}).get("data")
         is_list = isinstance(data, list)
         schema = {"$ref": f"#/components/schemas/{_named(name)}"}
-        is_page = is_list and name != "export"
-        headers = ("Link", "X-Meta") if is_page else ("X-Meta",)
+        query = opt.get("query")
+        is_paged = query is not None and any(each.name == "cursor" for each in query.parameters)
+        headers = ("Link", "X-Meta") if is_paged else ("X-Meta",)
         kinds = KINDS if name == "export" else OF_LISTS if is_list else OF_OBJECTS
         content = {kind.media_type: _told(kind, schema, example, data) for kind in kinds}
     if opt.get("is_tagged"):

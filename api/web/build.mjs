@@ -10,33 +10,36 @@ import * as esbuild from "esbuild";
 const here = import.meta.dirname;
 const output = path.resolve(process.argv[2] ?? path.join(here, "dist"));
 
-const result = await esbuild.build({
+const page = { page: "src/main.ts", style: "styles.css", icon: "icon.svg" };
+const docs = {
+  docs: "src/docs/rest.ts",
+  "docs-style": "src/docs/rest.css",
+  "docs-live": "src/docs/live.ts",
+  "docs-live-style": "src/docs/live.css",
+};
+const options = {
   absWorkingDir: here,
-  entryPoints: {
-    page: "src/main.ts",
-    style: "styles.css",
-    icon: "icon.svg",
-    docs: "src/docs/rest.ts",
-    "docs-style": "src/docs/rest.css",
-    "docs-live": "src/docs/live.ts",
-    "docs-live-style": "src/docs/live.css",
-  },
   outdir: path.join(output, "assets"),
   entryNames: "[name]-[hash]",
   loader: { ".svg": "copy" },
   bundle: true,
   minify: true,
-  sourcemap: true,
   sourcesContent: false,
   format: "esm",
   target: "es2022",
   legalComments: "none", // the licences are written out whole below
   metafile: true,
   logLevel: "warning",
-});
+};
+const results = await Promise.all([
+  esbuild.build({ ...options, entryPoints: page, sourcemap: true }),
+  // No map: what is bundled here comes minified, and a map of that is larger and says nothing.
+  esbuild.build({ ...options, entryPoints: docs }),
+]);
+const inputs = results.flatMap((result) => Object.keys(result.metafile.inputs));
 
 const built = new Map();
-for (const [file, facts] of Object.entries(result.metafile.outputs)) {
+for (const [file, facts] of results.flatMap((each) => Object.entries(each.metafile.outputs))) {
   if (facts.entryPoint) built.set(facts.entryPoint, path.basename(file));
 }
 
@@ -68,17 +71,21 @@ for (const [name, places] of Object.entries(documents)) {
   writeFileSync(path.join(output, name), html);
 }
 
-const packages = new Set();
-for (const input of Object.keys(result.metafile.inputs)) {
+// Each package, and the files of licences that lie beside what is bundled of it.
+const packages = new Map();
+for (const input of inputs) {
   const name = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1];
-  if (name) packages.add(name);
+  if (!name) continue;
+  const beside = path.join(here, `${input}.LICENSE.txt`);
+  packages.set(name, [...(packages.get(name) ?? []), ...(existsSync(beside) ? [beside] : [])]);
 }
-const licences = [...packages].sort().map((name) => {
+const licences = [...packages].sort().map(([name, inside]) => {
   const folder = path.join(here, "node_modules", name);
   const { version, license, author } = JSON.parse(read(path.join(folder, "package.json")));
   const text = path.join(folder, "LICENSE");
   const terms = existsSync(text) ? read(text) : `${license}, by ${author?.name ?? author}\n`;
-  return `${name} ${version} (${license})\n\n${terms}`;
+  const more = [path.join(folder, "NOTICE"), ...inside].filter(existsSync).map(read);
+  return [`${name} ${version} (${license})\n`, terms, ...more].join("\n");
 });
 writeFileSync(path.join(output, "LICENSES.txt"), licences.join(`\n${"-".repeat(80)}\n\n`));
 
