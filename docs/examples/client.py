@@ -71,7 +71,7 @@ def follow(channel):
                             print(message["type"], message["seq"], message["rows"], flush=True)
                         elif message["type"] in ("ack", "skipped", "error"):
                             print(json.dumps(message), flush=True)
-        except (OSError, httpx.TransportError, WebSocketException) as error:
+        except (OSError, httpx.HTTPError, WebSocketException) as error:
             print("again:", error, flush=True)
         time.sleep(1)
 

@@ -6,6 +6,7 @@ url=${STOCKIFY_URL:-http://127.0.0.1:8700} underlying=$1 day=$2
 # A token for the key; curl reads it from a file, so that it stands in no list of processes.
 head=$(mktemp)
 trap 'rm -f "$head"' EXIT
+trap 'exit 1' INT TERM
 printf 'Authorization: Bearer %s' "$STOCKIFY_KEY" > "$head"
 token=$(curl -sSf -X POST -H @"$head" "$url/v1/token" | sed 's/.*"token":"\([^"]*\)".*/\1/')
 printf 'Authorization: Bearer %s' "$token" > "$head"

@@ -69,6 +69,12 @@ class Client:
                 assert line, self.shown
             self.shown += line
 
+    async def stopped(self) -> None:
+        """Ask it to end, and wait until it did."""
+        self._process.terminate()
+        async with asyncio.timeout(DEADLINE_S):
+            await self._process.communicate()
+
 
 @contextlib.asynccontextmanager
 async def running(fixture: Fixture, folder: Path, *command: str) -> AsyncIterator[Client]:
@@ -76,7 +82,7 @@ async def running(fixture: Fixture, folder: Path, *command: str) -> AsyncIterato
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
-        env=os.environ | fixture.environment | {"SECONDS_OF_FEED": "2"},
+        env=os.environ | fixture.environment | {"SECONDS_OF_FEED": "2", "TMPDIR": str(folder)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -86,6 +92,10 @@ async def running(fixture: Fixture, folder: Path, *command: str) -> AsyncIterato
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
+
+
+def token_files(folder: Path) -> list[Path]:
+    return list(folder.glob("tmp.*"))
 
 
 async def test_python_client_reads_all_and_resumes_after_a_break(
@@ -112,14 +122,16 @@ async def test_python_client_reads_all_and_resumes_after_a_break(
     assert client.shown.count("snapshot") == 1
 
 
-async def test_javascript_client_shows_a_band_also_after_a_break(
+async def test_javascript_client_reads_all_and_shows_a_band_also_after_a_break(
     fixture: Fixture, tmp_path: Path
 ) -> None:
     (first,) = await fixture.market.append(200)
     node = str(node_program())
-    async with running(fixture, tmp_path, node, "client.mjs", "NIFTY") as client:
+    async with running(fixture, tmp_path, node, "client.mjs", "NIFTY", DAY) as client:
         await client.until(f"snapshot {first} NIFTY-20260127-")
         assert client.shown.count("chain NIFTY-20260127-") == 6
+        assert f"history {STORED} rows;" in client.shown
+        assert (tmp_path / "day.csv").read_text().count("\n") == STORED * 42 + 1
         (second,) = await fixture.market.append(201)
         await client.until(f"update {second}")
         fixture.proxy.cut_all()
@@ -128,7 +140,9 @@ async def test_javascript_client_shows_a_band_also_after_a_break(
         await client.until(f"{third} NIFTY-20260127-")
 
 
-async def test_curl_client_gets_tables_files_and_the_feed(fixture: Fixture, tmp_path: Path) -> None:
+async def test_curl_client_gets_all_and_leaves_no_token_behind(
+    fixture: Fixture, tmp_path: Path
+) -> None:
     await fixture.market.append(300)
     async with running(fixture, tmp_path, "sh", "client.sh", "NIFTY", DAY) as client:
         await client.until("data: [")
@@ -137,3 +151,6 @@ async def test_curl_client_gets_tables_files_and_the_feed(fixture: Fixture, tmp_
         assert sum(line.startswith("{") for line in lines) == STORED
         assert parquet.read_table(tmp_path / "day.parquet").num_rows == STORED * 42
         assert '"type":"snapshot"' in client.shown
+        assert token_files(tmp_path)
+        await client.stopped()
+    assert not token_files(tmp_path)
