@@ -4,6 +4,7 @@ Rows stay the bytes that the realtime worker encoded wherever nobody asked for f
 no connection and no Redis.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -15,6 +16,9 @@ from pipeline.frames import Position
 
 JSON_PROTOCOL: Final = "stockify.v1"
 MSGPACK_PROTOCOL: Final = "stockify.v1.msgpack"
+
+# All contracts of a chain change at once: what their texts and updates have alike is made once.
+ALIKE = 256
 
 _json = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
@@ -39,15 +43,15 @@ class _Chain(msgspec.Struct):
     rows: list[msgspec.Raw]
 
 
-class _Contract(msgspec.Struct):
-    symbol: str
+class _Shared(msgspec.Struct):
+    """What a contract's text has before its own: alike for all contracts of its chain."""
+
     position: Position
     chain: str
     ts_ingest: int
     ts_event: int | None
     spot: float | None
     forward: float | None
-    row: msgspec.Raw
 
 
 class _LegHeader(msgspec.Struct):
@@ -75,7 +79,7 @@ class _Named(msgspec.Struct):
 
 
 _decode_chain = msgspec.json.Decoder(_Chain).decode
-_decode_contract = msgspec.json.Decoder(_Contract).decode
+_decode_shared = msgspec.json.Decoder(_Shared).decode
 _decode_underlying = msgspec.json.Decoder(_Underlying).decode
 _decode_instant = msgspec.json.Decoder(_Instant).decode
 _decode_name = msgspec.json.Decoder(_Named).decode
@@ -90,10 +94,19 @@ def chain_state(text: bytes) -> State:
 
 def contract_state(text: bytes) -> State:
     """The state in a contract's latest text. Raises msgspec.MsgspecError."""
-    leg = _decode_contract(text)
-    header = _LegHeader(leg.chain, leg.ts_ingest, leg.ts_event, leg.spot, leg.forward)
-    rows = {leg.symbol: bytes(leg.row)}
-    return State(leg.position, leg.ts_ingest, _json.encode(header), rows)
+    shared, _, own = text.partition(b',"symbol":"')  # symbol and row are the last fields
+    position, ts_ingest, header = _leg_header(shared)
+    symbol, _, row = own.partition(b'","row":')
+    if not row.startswith(b"{") or not row.endswith(b"}}"):
+        raise msgspec.DecodeError("a contract's text ends with its symbol and its row")
+    return State(position, ts_ingest, header, {symbol.decode(): row[:-1]})
+
+
+@functools.lru_cache(maxsize=ALIKE)
+def _leg_header(shared: bytes) -> tuple[Position, int, bytes]:
+    of = _decode_shared(shared + b"}")
+    header = _LegHeader(of.chain, of.ts_ingest, of.ts_event, of.spot, of.forward)
+    return of.position, of.ts_ingest, _json.encode(header)
 
 
 def underlying_state(text: bytes) -> State:
@@ -134,7 +147,7 @@ def snapshot_packet(channel: str, state: State, rows: Mapping[str, bytes]) -> Pa
         seq=position.seq,
         as_of=to_rfc3339(state.ts_ingest),
         header=header_of(state.header),
-        rows=_array(rows.values()),
+        rows=msgspec.Raw(_joined(rows.values())),
     )
     return Packet(channel, _json.encode(message), prev=position.seq, seq=position.seq, n=1)
 
@@ -152,17 +165,13 @@ def update_packet(
 
     Rows are deltas where there is a `whole`: the names of those that nevertheless are not.
     """
-    prev, seq = before.position.seq, after.position.seq
-    message = Update(
-        channel=channel,
-        epoch=after.position.epoch,
-        prev=prev,
-        seq=seq,
-        n=n,
-        as_of=to_rfc3339(after.ts_ingest),
-        header=header_of(after.header),
-        rows=_array(rows),
-    )
+    prev, at = before.position.seq, after.position
+    if not removed and whole is None and before.strikes == after.strikes:
+        head, between = _around(prev, at.seq, at.epoch, n, after.ts_ingest, after.header)
+        json = b"".join((head, _json.encode(channel), between, b"[", b",".join(rows), b"]}"))
+        return Packet(channel, json, prev=prev, seq=at.seq, n=n)
+    message = _update(prev, at.seq, at.epoch, n, after.ts_ingest, after.header)
+    message.channel, message.rows = channel, msgspec.Raw(_joined(rows))
     if removed:
         message.removed = removed
     if whole is not None:
@@ -173,7 +182,33 @@ def update_packet(
         held = before.strikes or ()
         message.entered = [strike for strike in after.strikes if strike not in held]
         message.left = [strike for strike in held if strike not in after.strikes]
-    return Packet(channel, _json.encode(message), prev=prev, seq=seq, n=n)
+    return Packet(channel, _json.encode(message), prev=prev, seq=at.seq, n=n)
+
+
+def _update(
+    prev: int, seq: int, epoch: str, n: int, ts_ingest: int, header: bytes | None
+) -> Update:
+    """An update of no channel yet."""
+    return Update(
+        channel="",
+        epoch=epoch,
+        prev=prev,
+        seq=seq,
+        n=n,
+        as_of=to_rfc3339(ts_ingest),
+        header=header_of(header),
+        rows=msgspec.Raw(b"[]"),
+    )
+
+
+@functools.lru_cache(maxsize=ALIKE)
+def _around(
+    prev: int, seq: int, epoch: str, n: int, ts_ingest: int, header: bytes | None
+) -> tuple[bytes, bytes]:
+    """An update's text before the name of its channel, and from there to its rows, the last."""
+    text = _json.encode(_update(prev, seq, epoch, n, ts_ingest, header))
+    head, _, rest = text.partition(b'""')
+    return head, rest.removesuffix(b"[]}")
 
 
 def encode_message(message: Message, is_msgpack: bool) -> bytes:
@@ -196,5 +231,5 @@ def select_fields(row: bytes, fields: tuple[str, ...]) -> bytes:
     return _json.encode({name: values[name] for name in ("symbol", *fields) if name in values})
 
 
-def _array(rows: Iterable[bytes]) -> msgspec.Raw:
-    return msgspec.Raw(b"[" + b",".join(rows) + b"]")
+def _joined(rows: Iterable[bytes]) -> bytes:
+    return b"[%s]" % b",".join(rows)

@@ -40,6 +40,37 @@ def test_contract_and_underlying_have_one_row() -> None:
     assert list(underlying_state(TEXTS.underlying).rows) == ["NIFTY"]
 
 
+def test_contracts_of_a_chain_have_the_header_and_position_of_its_text() -> None:
+    states = [contract_state(text) for text in TEXTS.contracts.values()]
+    header = CHAIN.header
+    assert [list(state.rows) for state in states] == [[symbol] for symbol in TEXTS.contracts]
+    assert {(state.position, state.ts_ingest) for state in states} == {(POSITION, header.ts_ingest)}
+    assert json.loads(states[-1].header or b"") == {
+        "chain": header.chain,
+        "ts_ingest": header.ts_ingest,
+        "ts_event": header.ts_event,
+        "spot": header.spot,
+        "forward": header.forward,
+    }
+
+
+def test_contract_text_of_another_shape_is_refused() -> None:
+    text = next(iter(TEXTS.contracts.values()))
+    for wrong in (b"", b"{}", text[:-1], text[:-2], text + b"x", text[50:]):
+        with pytest.raises(msgspec.MsgspecError):
+            contract_state(wrong)
+
+
+def test_updates_with_and_without_more_to_say_are_alike() -> None:
+    before = contract_state(next(iter(TEXTS.contracts.values())))
+    after = msgspec.structs.replace(before, position=frames.Position("e1", 9, 2))
+    for channel in ("contract:X", "band:X:atm±2"):
+        plain = json.loads(update_packet(channel, before, after, after.rows.values(), [], 2).json)
+        more = update_packet(channel, before, after, after.rows.values(), ["gone"], 2)
+        assert list((plain | {"removed": ["gone"]}).items()) == list(json.loads(more.json).items())
+        assert plain["channel"] == channel
+
+
 def test_snapshot_has_the_whole_state() -> None:
     state = chain_state(TEXTS.chain)
     message = json.loads(snapshot_packet("chain:X", state, state.rows).json)
