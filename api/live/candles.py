@@ -1,7 +1,7 @@
 """Candles of one symbol as they form, `candle:NIFTY:1m`: pure, fed with values and the time.
 
 A candle is of what was received in its interval, and closed once that is over. What comes for it
-later still is put into it, and it is told again.
+later still is put into it, and it is told again. Volumes are counted as in stored candles.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from api.live.channels import Refused
-from pipeline.buckets import DAY_S, Candle, bucket_start, check_interval
+from pipeline.buckets import DAY_S, Candle, bucket_start, check_interval, day_start
 from pipeline.errors import DecodeError
 from pipeline.models import ChainId, parse_symbol
 
@@ -72,41 +72,42 @@ class Series:
     def __init__(self, interval_s: int) -> None:
         self._interval_s = interval_s
         self._candles: dict[int, Forming] = {}
-        self._total: int | None = None
+        self._encoded: dict[int, bytes] = {}
+        self._counted: tuple[int, int] | None = None  # exchange day, volume of it so far
         self.newest_ns = 0
 
-    def begin(self, past: list[Candle], now_ns: int) -> None:
-        """Put stored candles, oldest first, before what was seen since."""
-        known = self._candles
-        self._candles = {}
+    def begin(self, past: list[Candle], day: Candle | None, now_ns: int) -> None:
+        """Begin with stored candles, oldest first, and with the whole newest day of a contract."""
         for row in past:
             if None not in (row["open"], row["high"], row["low"], row["close"]):
                 stored: dict[str, Any] = {
                     name: row.get(name) for name in Forming.__struct_fields__[:-1]
                 }
                 self._candles[row["starts"]] = Forming(**stored, closed=False)
-        for starts, seen in known.items():
-            held = self._candles.get(starts)
-            self._candles[starts] = seen if held is None else _joined(held, seen)
+            self.newest_ns = max(self.newest_ns, row["closed_at"])
+        if day is not None and day["volume"] is not None:
+            self._counted = day_start(day["closed_at"]), day["volume"]
         self.pass_time(now_ns)
 
     def add(self, ts_ns: int, price: float | None, total: int | None) -> bool:
         """Take in a value; False where it changes nothing. `total` is the volume of the day."""
+        is_newest = ts_ns >= self.newest_ns
         self.newest_ns = max(self.newest_ns, ts_ns)
-        traded = 0
-        if total is not None:
-            if self._total is not None:
-                traded = max(0, total - self._total)
-            self._total = total
+        traded = self._traded(ts_ns, total) if is_newest and total is not None else 0
         if price is None:
             return False
         starts = bucket_start(ts_ns, self._interval_s)
         if self._candles and starts < max(self._candles) and starts not in self._candles:
             return False
-        volume = None if total is None else traded
-        one = Forming(starts, price, price, price, price, volume, False)
+        one = Forming(starts, price, price, price, price, None if total is None else traded, False)
         held = self._candles.get(starts)
-        self._candles[starts] = one if held is None else _joined(held, one)
+        if held is not None:
+            one = _joined(held, one)
+            one.close = one.close if is_newest else held.close
+        if one == held:
+            return False
+        self._candles[starts] = one
+        self._encoded.pop(starts, None)
         self._close_before(starts)
         return True
 
@@ -116,15 +117,27 @@ class Series:
 
     def rows(self) -> dict[str, bytes]:
         """The candles by the start of each, oldest first, as JSON."""
-        return {str(starts): _encode(_told(self._candles[starts])) for starts in self._candles}
+        for starts in self._candles.keys() - self._encoded.keys():
+            self._encoded[starts] = _encode(_told(self._candles[starts]))
+        return {str(starts): self._encoded[starts] for starts in self._candles}
+
+    def _traded(self, ts_ns: int, total: int) -> int:
+        """What was traded since the value before; nothing where no value was."""
+        day = day_start(ts_ns)
+        counted, self._counted = self._counted, (day, total)
+        if counted is None:
+            return 0
+        return max(0, total - (counted[1] if counted[0] == day else 0))
 
     def _close_before(self, starts_ns: int) -> bool:
         is_changed = False
         for one in self._candles.values():
             if not one.closed and one.starts < starts_ns:
                 one.closed = is_changed = True
+                self._encoded.pop(one.starts, None)
         for starts in sorted(self._candles)[:-KEPT]:
             del self._candles[starts]
+            self._encoded.pop(starts, None)
         return is_changed
 
 

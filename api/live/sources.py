@@ -7,6 +7,7 @@ once for all clients. Their sequence is this process's own: they are never resum
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from api.live.candles import KEPT, Series, parse_rest, quote_of
 from api.live.hub import Hub
 from api.live.messages import State
-from pipeline.buckets import Candle
+from pipeline.buckets import DAY_S, Candle
 from pipeline.candles import contract_candles, underlying_candles
 from pipeline.clock import SECOND_NS, Clock
 from pipeline.database import Database
@@ -66,6 +67,9 @@ class Sources:
         self._clock = clock
         self._log = log
         self._made: dict[str, _Made] = {}
+        self._by_symbol: dict[str, list[_Made]] = {}
+        self._unsure: set[str] = set()
+        self._look = asyncio.Event()
         self._epoch = uuid.uuid4().hex
         self._seq = 0
         self._health: State | None = None
@@ -75,16 +79,19 @@ class Sources:
 
         Raises BusUnavailable.
         """
-        made = self._made.setdefault(rest, _Made(rest))
-        made.unused_s = 0.0
-        async with made.opening:
-            if not made.is_open:
-                try:
-                    await self._begin(made)
-                finally:
-                    if not made.is_open:
-                        self._made.pop(rest, None)
-        return made.is_open
+        while True:
+            made = self._made.setdefault(rest, _Made(rest))
+            made.unused_s = 0.0
+            async with made.opening:
+                if self._made.get(rest) is not made:
+                    continue  # whoever began it could not
+                if not made.is_open:
+                    try:
+                        await self._begin(made)
+                    finally:
+                        if not made.is_open:
+                            del self._made[rest]
+                return made.is_open
 
     def show(self, channel: str) -> None:
         """Give a channel its state, where somebody has just entered it."""
@@ -96,40 +103,42 @@ class Sources:
 
     async def run(self, report: Report) -> None:
         """Listen, keep the time and look after the health until cancelled."""
-        await side_by_side(self._listen(), self._tick(), self._watch_health(report))
+        await side_by_side(
+            self._listen(), self._compare(), self._tick(), self._watch_health(report)
+        )
 
     async def _begin(self, made: _Made) -> None:
+        past, day = await self._past(made)
         (text,) = await self._latest.texts([made.symbol])
-        past = await self._past(made)
         if text is None and not past:
             return
-        made.series.begin(past, self._clock.now_ns())
-        await self._live.add([made.symbol])
+        made.series.begin(past, day, self._clock.now_ns())
         if text is not None:
             self._take(made, text)
+        await self._live.add([made.symbol])  # what came since the text is looked at once it stands
+        self._by_symbol.setdefault(made.symbol, []).append(made)
         made.is_open = True
         self._tell(made)
 
-    async def _past(self, made: _Made) -> list[Candle]:
-        """The last candles that Postgres has; none where it does not answer."""
+    async def _past(self, made: _Made) -> tuple[list[Candle], Candle | None]:
+        """The last candles that Postgres has, and a contract's whole day; none where it is away."""
         if self._database is None:
-            return []
-        now_ns = self._clock.now_ns()
-        end_ns = now_ns + made.interval_s * SECOND_NS
+            return [], None
+        end_ns = self._clock.now_ns() + made.interval_s * SECOND_NS
         symbol, interval_s = made.symbol, made.interval_s
         try:
             if isinstance(parse_symbol(symbol), ContractId):
-                found = await contract_candles(
-                    self._database, symbol, interval_s, 0, end_ns, KEPT, newest_first=True
-                )
-            else:
-                found = await underlying_candles(
-                    self._database, symbol, None, interval_s, 0, end_ns, KEPT, newest_first=True
-                )
+                of = partial(contract_candles, self._database, symbol, newest_first=True)
+                found = await of(interval_s, 0, end_ns, KEPT)
+                days = await of(DAY_S, 0, end_ns, 1) if found else []
+                return found[::-1], next(iter(days), None)
+            found = await underlying_candles(
+                self._database, symbol, None, interval_s, 0, end_ns, KEPT, newest_first=True
+            )
         except StoreError as error:
             self._log.warning("candles_unread", symbol=symbol, error=str(error))
-            return []
-        return found[::-1]
+            return [], None
+        return found[::-1], None
 
     async def _listen(self) -> None:
         def lost(why: str, attempt: int) -> None:
@@ -139,10 +148,27 @@ class Sources:
 
     def _heard(self, symbol: str, text: bytes | None) -> None:
         if text is None:
-            return  # a value that went by unheard is missing from the candle
-        for made in self._made.values():
-            if made.symbol == symbol and made.is_open and self._take(made, text):
+            self._unsure.add(symbol)
+            self._look.set()
+            return
+        for made in self._by_symbol.get(symbol, ()):
+            if self._take(made, text):
                 self._tell(made)
+
+    async def _compare(self) -> None:
+        """Take the newest value where one may have gone by unheard; those between are missing."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            symbols = list(self._unsure & self._by_symbol.keys())
+            self._unsure.clear()
+            try:
+                texts = await self._latest.texts(symbols)
+            except BusUnavailable:
+                continue  # it is told again once there is a subscription
+            for symbol, text in zip(symbols, texts, strict=True):
+                if text is not None:
+                    self._heard(symbol, text)
 
     def _take(self, made: _Made, text: bytes) -> bool:
         try:
@@ -177,11 +203,11 @@ class Sources:
 
     async def _drop(self, made: _Made) -> None:
         del self._made[made.rest]
-        if all(other.symbol != made.symbol for other in self._made.values()):
-            try:
-                await self._live.remove([made.symbol])
-            except BusUnavailable as error:
-                self._log.warning("redis_candles_lost", error=str(error), attempt=1)
+        others = self._by_symbol[made.symbol]
+        others.remove(made)
+        if not others:
+            del self._by_symbol[made.symbol]
+            await self._live.remove([made.symbol])
 
     async def _watch_health(self, report: Report) -> None:
         while True:
@@ -197,4 +223,5 @@ class Sources:
                 self._hub.put(HEALTH, self._health)
                 await asyncio.sleep(HEALTH_S)
             else:
+                self._health = None  # soon too old to be shown
                 await asyncio.sleep(TICK_S)

@@ -11,9 +11,17 @@ import pytest
 
 from api.gateway import Limits
 from api.live import patterns
+from api.live.backlog import Backlog
+from api.live.channels import Channel, Form
+from api.live.hub import Hub
+from api.live.sources import Sources
 from pipeline.clock import SECOND_NS
+from pipeline.latest import Latest
+from pipeline.live import Live
 from pipeline.models import EnrichedChain
-from tests.support import chains, gateway
+from pipeline.replay import Replay
+from pipeline.watch import Watch
+from tests.support import bus, chains, gateway
 from tests.support.feed import CHANNEL, CONTRACT
 from tests.support.gateway import CHAIN, EPOCH, Gateway, moved, until_true
 
@@ -122,6 +130,25 @@ async def test_candles_form_and_close(served: Gateway) -> None:
         await client.ask("subscribe", channels=[underlying], interval_ms=250)
         again = _candles(await client.of("snapshot", underlying))
         assert again[first["starts"]] == first
+
+
+async def test_candles_that_nobody_could_begin_are_begun_by_the_next(valkey: str) -> None:
+    async with bus.context(valkey, "gateway") as context:
+        parts, log = (context.redis, context.topics), context.telemetry.log
+        latest, live = Latest(*parts), Live(*parts)
+        hub = Hub(latest, Watch(*parts), live, Replay(*parts), log)
+        sources = Sources(hub, latest, live, None, context.clock, log)
+        await gateway.publish(context.redis, context.topics, CHAIN, 1)
+        first, second = (asyncio.create_task(sources.open("NIFTY:1m")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()  # the client left
+        assert await second
+        channel = Channel("candle", "NIFTY:1m")
+        member = Backlog(is_msgpack=False)
+        (group,), _ = await hub.join(member, [channel], Form(0))
+        sources.show(channel.name)
+        assert group.state is not None
+        assert len(group.state.rows) == 1
 
 
 async def test_health_is_what_readiness_says(served: Gateway) -> None:

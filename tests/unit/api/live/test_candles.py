@@ -1,11 +1,12 @@
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.live.candles import KEPT, Series, parse_rest, quote_of
 from api.live.channels import Refused
 from pipeline import frames
+from pipeline.buckets import Candle, bucket_start, joined, with_volumes
 from pipeline.clock import SECOND_NS
 from pipeline.models import market_snapshot
 from tests.support import chains
@@ -70,12 +71,85 @@ def test_value_without_a_price_makes_no_candle() -> None:
 def test_stored_candles_stand_before_what_forms() -> None:
     series = Series(60)
     stored = {"open": 8.0, "high": 20.0, "low": 7.0, "close": 9.0, "volume": 500}
-    past = [{"starts": at(-60), **stored}, {"starts": at(0), **stored}]
-    series.begin(past, at(10))
-    series.add(at(20), 10.0, 900)
+    past = [
+        {"starts": at(-60), "closed_at": at(-5), **stored},
+        {"starts": at(0), "closed_at": at(7), **stored},
+    ]
+    series.begin(past, {"closed_at": at(7), "volume": 9_000}, at(10))
+    assert not series.add(at(6), 10.0, 8_990)  # it is in there
+    assert series.add(at(20), 10.0, 9_100)
     before, forming = candles_of(series)
     assert (before["closed"], before["volume"]) == (True, 500)
-    assert forming == {"starts": at(0), **stored, "close": 10.0, "closed": False}
+    assert forming == {"starts": at(0), **stored, "close": 10.0, "volume": 600, "closed": False}
+
+
+def test_volume_of_the_first_candle_of_a_day_is_all_of_that_day() -> None:
+    series = Series(60)
+    series.begin([], {"closed_at": at(-86_400), "volume": 90_000}, at(0))
+    series.add(at(1), 10.0, 300)
+    series.add(at(2), 10.0, 250)  # the provider took something back
+    series.add(at(3), 10.0, 270)
+    assert candles_of(series)[0]["volume"] == 320
+
+
+def test_value_out_of_its_order_closes_no_candle_and_counts_nothing() -> None:
+    series = Series(60)
+    series.add(at(10), 10.0, 100)
+    series.add(at(30), 11.0, 200)
+    assert series.add(at(20), 12.0, 150)
+    assert not series.add(at(20), 12.0, 150)
+    series.add(at(40), 11.5, 210)
+    (candle,) = candles_of(series)
+    assert (candle["high"], candle["close"], candle["volume"]) == (12.0, 11.5, 110)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5_000), st.integers(1, 99), st.integers(0, 9)),
+        min_size=1,
+        max_size=30,
+        unique_by=lambda value: value[0],
+    ),
+    st.integers(0, 40),
+    st.sampled_from([7, 60, 900]),
+)
+def test_candles_that_form_are_those_that_are_stored(
+    values: list[tuple[int, int, int]], seen: int, interval_s: int
+) -> None:
+    """Whatever part of the values was stored before the series began."""
+    total, told = 0, []
+    for seconds, price, traded in sorted(values):
+        total += traded
+        told.append((at(seconds), float(price), total))
+    stored = _stored(told, interval_s)
+    series = Series(interval_s)
+    if told[:seen]:
+        newest, volume = told[:seen][-1][0], told[:seen][-1][2]
+        day = {"closed_at": newest, "volume": volume}
+        series.begin(_stored(told[:seen], interval_s)[-KEPT:], day, newest)
+    for value in told[max(0, seen - 1) :]:
+        series.add(*value)
+    formed = candles_of(series)
+    names = ("starts", "open", "high", "low", "close", *(["volume"] if seen else []))
+    expected = [[one[name] for name in names] for one in stored]
+    assert [[one[name] for name in names] for one in formed] == expected[-KEPT:]
+
+
+def _stored(told: list[tuple[int, float, int]], interval_s: int) -> list[Candle]:
+    """Candles of values as `pipeline.candles` makes them."""
+    found: list[Candle] = []
+    for ts_ns, price, total in told:
+        starts = bucket_start(ts_ns, interval_s)
+        prices = dict.fromkeys(("open", "high", "low", "close"), price)
+        one: Candle = {"starts": starts, **prices, "n": 1, "closed_at": ts_ns}
+        one["volume_total"] = total
+        if found and found[-1]["starts"] == starts:
+            found[-1] = joined(found[-1], one)
+        else:
+            found.append(one)
+    with_volumes(found, None)
+    return found
 
 
 @given(st.lists(st.tuples(st.integers(0, 200 * 60), st.floats(1, 1e6)), max_size=80))
