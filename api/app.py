@@ -32,6 +32,12 @@ from api.rest import (
 
 def create_app(gateway: Gateway) -> Any:
     """The ASGI application of a gateway."""
+    app = routed(State({"gateway": gateway}))
+    return Edge(app, gateway.settings, gateway.requests, gateway.limiter, gateway.telemetry.log)
+
+
+def routed(state: State) -> Litestar:
+    """The routes alone, without the rim; answers want the `gateway` in the state."""
     routes = Router(
         "/v1",
         route_handlers=[
@@ -57,7 +63,7 @@ def create_app(gateway: Gateway) -> Any:
             events.stream,
         ],
     )
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             routes,
             sockets.stream,
@@ -77,6 +83,5 @@ def create_app(gateway: Gateway) -> Any:
         openapi_config=None,
         logging_config=None,
         request_max_body_size=BODY_BYTES,
-        state=State({"gateway": gateway}),
+        state=state,
     )
-    return Edge(app, gateway.settings, gateway.requests, gateway.limiter, gateway.telemetry.log)

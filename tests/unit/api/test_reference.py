@@ -4,8 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from litestar.datastructures import State
+from litestar.routes import HTTPRoute
 
+from api.app import routed
 from api.live import operations, session
+from api.live.kinds import KINDS
+from api.rest import registry
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
@@ -30,6 +35,42 @@ def test_close_codes_are_those_of_the_code() -> None:
 )
 def test_every_code_a_client_may_see_is_named(code: str) -> None:
     assert f"`{code}`" in REFERENCE
+
+
+def routes_of_the_app() -> set[tuple[str, str]]:
+    """Every (method, path) that answers, names of parameters left out."""
+    found = set()
+    for route in routed(State({})).routes:
+        if isinstance(route, HTTPRoute) and not route.path_format.startswith("/assets/"):
+            for handler in route.route_handlers:
+                if handler.fn is not registry.subject_alone.fn:  # a refusal in words
+                    methods = handler.http_methods & {"GET", "POST", "DELETE"}
+                    found |= {(method, bare(route.path_format)) for method in methods}
+    return found
+
+
+def routes_of_the_text() -> set[tuple[str, str]]:
+    """Every (method, path) in the first cell of a row; a path without a method has that before."""
+    found = set()
+    for cell in re.findall(r"^\| (`(?:GET|POST|DELETE) /[^|]*) \|", REFERENCE, re.MULTILINE):
+        method = ""
+        for said, path in re.findall(r"`(?:(GET|POST|DELETE) )?(/[^`?]*)[^`]*`", cell):
+            method = said or method
+            found.add((method, bare(path)))
+    return found
+
+
+def bare(path: str) -> str:
+    return re.sub(r"{[^}]*}", "{}", path)
+
+
+def test_every_route_is_told_and_none_that_is_not_there() -> None:
+    assert routes_of_the_text() == routes_of_the_app()
+
+
+def test_every_channel_is_told() -> None:
+    named = set(re.findall(r"^\| `(\w+)(?::[^`]*)?`[^|]* \| ", REFERENCE, re.MULTILINE))
+    assert set(KINDS) <= named
 
 
 def test_operations_are_all_named() -> None:
