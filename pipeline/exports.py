@@ -176,11 +176,13 @@ class Export:
     """The rows of one dataset. `chunks` are read one after the other; `batch` makes of each a
     record batch of `schema`, which takes its time and may be done in a thread."""
 
-    def __init__(self, session: Session, dataset: Dataset, asked: Asked) -> None:
+    def __init__(
+        self, session: Session, dataset: Dataset, asked: Asked, batch_rows: int = BATCH_ROWS
+    ) -> None:
         types = dict(dataset.columns)
         self._names = asked.fields or dataset.names
         self.schema = pa.schema([pa.field(name, TYPES[types[name]]) for name in self._names])
-        self._session, self._dataset = session, dataset
+        self._session, self._dataset, self._batch_rows = session, dataset, batch_rows
         self._parameters: Row = {
             "start": to_datetime(asked.start_ns),
             "end": to_datetime(asked.end_ns),
@@ -190,7 +192,7 @@ class Export:
         self._instruments: _Instruments | None = None
 
     async def chunks(self) -> AsyncGenerator[Any, None]:
-        """What the server sends, some `BATCH_ROWS` rows at a time. Raises StoreError."""
+        """What the server sends, some `batch_rows` rows at a time. Raises StoreError."""
         if self._dataset.sent is None:
             query = f"export_{self._dataset.name}"
             async with self._session.stream(query, **self._parameters) as pages:
@@ -206,7 +208,7 @@ class Export:
         ) as blocks:
             async for block in blocks:
                 held.append(block)
-                if sum(map(len, held)) >= BATCH_ROWS * wide:
+                if sum(map(len, held)) >= self._batch_rows * wide:
                     yield held
                     held = []
         if held:
@@ -240,11 +242,13 @@ class Export:
 
 
 @contextlib.asynccontextmanager
-async def opened(database: Database, dataset: Dataset, asked: Asked) -> AsyncIterator[Export]:
+async def opened(
+    database: Database, dataset: Dataset, asked: Asked, batch_rows: int = BATCH_ROWS
+) -> AsyncIterator[Export]:
     """An export, for as long as the block lasts; it keeps a connection. Raises StoreError."""
     async with database.session() as session, session.transaction():
         await session.execute("read_one_state")
-        yield Export(session, dataset, asked)
+        yield Export(session, dataset, asked, batch_rows)
 
 
 class _Instruments:

@@ -21,11 +21,12 @@ from api.rest.pages import place_of, range_parameters
 from api.rest.query import Query, day, listed, text, times
 from api.rest.streams import Streamed, ahead
 from pipeline.clock import to_datetime
-from pipeline.exports import DATASETS, Asked, Dataset, Export, opened
+from pipeline.exports import BATCH_ROWS, DATASETS, Asked, Dataset, Export, opened
 
 COST = 50  # a whole server's core for as long as it takes
 EXPORTS_AT_ONCE = 2  # of a process, which have connections of their own
 RETRY_AFTER_S = 10
+TEXT_ROWS = 8_192  # of a batch that becomes text, which is five times as large
 PIECES_AHEAD = 1  # some 5 MB that wait for the client, beside what is being sent
 KINDS = (Format.ARROW, *(kind for kind in Format if kind is not Format.ARROW))
 _FIELDS = 64
@@ -65,6 +66,7 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
         place.start_ns, place.end_ns, query["underlying"], query["expiry"], query["fields"] or ()
     )
     meta = await _meta(request, known, asked, query["ts"])
+    rows = TEXT_ROWS if kind.is_text else BATCH_ROWS
     coding = coding_of(request.headers.get("accept-encoding", "")) if kind.is_text else None
     headers = {
         "Content-Type": kind.content_type,
@@ -80,7 +82,7 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
     async def pieces() -> AsyncIterator[AsyncIterator[bytes]]:
         with _counted(gateway):
             async with (
-                opened(exported, known, asked) as found,
+                opened(exported, known, asked, rows) as found,
                 ahead(_encoded(found, kind, coding, meta, query["ts"]), PIECES_AHEAD) as made,
             ):
                 yield made
