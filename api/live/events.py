@@ -27,6 +27,7 @@ from api.live.session import (
     Closing,
     Session,
 )
+from api.live.wire import Close
 from api.rest.query import Parameter, Query, choice, flag, listed, required, text
 from pipeline.frames import ROW_FIELDS
 from pipeline.runtime import cancel
@@ -200,8 +201,8 @@ async def _serve(session: Session, receive: Any, send: Any) -> bool:
         except Closing as error:
             closing = error
         await cancel(writing)
-        goodbye = {"code": closing.code, "reason": closing.reason}
-        last = b"event: close\ndata: " + msgspec.json.encode(goodbye) + b"\n\n"
+        goodbye = msgspec.json.encode(Close(closing.code, closing.reason))
+        last = b"event: close\ndata: " + goodbye + b"\n\n"
         async with asyncio.timeout(GOODBYE_S):
             await send({"type": "http.response.body", "body": last, "more_body": False})
         return True

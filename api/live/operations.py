@@ -54,7 +54,15 @@ class Subscribe(_Operation, frozen=True):
     """
 
     channels: Annotated[
-        list[str], Meta(description="channels to enter; a pattern brings all that it matches")
+        list[str],
+        Meta(
+            description="channels to enter; a pattern brings all that it matches",
+            examples=[
+                ["underlying:NIFTY", "chain:NIFTY-nearest", "contract:NIFTY-20260127-25000-CE"],
+                ["band:NIFTY-20260127:atm±10", "analytics:NIFTY", "candle:NIFTY:1m", "health"],
+                ["chain:NIFTY-*"],
+            ],
+        ),
     ]
     interval_ms: Annotated[
         Interval, Meta(description="one update a channel in so many ms; 0 is every update")

@@ -176,6 +176,13 @@ class Heartbeat(Message, kw_only=True, tag="heartbeat"):
     channels: dict[str, Freshness]
 
 
+class Close(msgspec.Struct, frozen=True):
+    """Why a stream of events ends: the data of its event `close`."""
+
+    code: Annotated[int, Meta(description="the close code that a socket would get")]
+    reason: Annotated[str, Meta(description="for a person")]
+
+
 SAID: tuple[type[Message], ...] = (
     *(Hello, AuthAck, Ack, Pong, Error),
     *(Snapshot, Update, Skipped, Joined, Heartbeat),

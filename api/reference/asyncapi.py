@@ -14,7 +14,7 @@ from api.live import session
 from api.live.events import QUERY
 from api.live.messages import JSON_PROTOCOL, MSGPACK_PROTOCOL
 from api.live.operations import Operation
-from api.live.wire import SAID
+from api.live.wire import SAID, Close
 from api.reference.examples import LIVE
 from api.reference.openapi import stockify_version
 from api.rest.answers import AnyRequest
@@ -49,7 +49,7 @@ _ANSWERS = {
     "Ping": "Pong",
 }
 _UNASKED = ("Hello", "Snapshot", "Update", "Skipped", "Joined", "Heartbeat")
-_EVENTS = ("Hello", "Ack", "Snapshot", "Update", "Skipped", "Joined")
+_EVENTS = ("Hello", "Ack", "Snapshot", "Update", "Skipped", "Joined", "Close")
 
 
 @get("/asyncapi.json", opt={"is_page": True})
@@ -62,7 +62,7 @@ async def asyncapi(request: AnyRequest) -> Response[bytes]:
 
 def document(host: str) -> dict[str, Any]:
     """The whole document, for a gateway at this host."""
-    types = [*SAID, *OPERATIONS]
+    types = [*SAID, Close, *OPERATIONS]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         if "description" in schema:

@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 
 from api.live import session
 from api.live.kinds import KINDS
-from api.live.wire import SAID, Message
+from api.live.wire import SAID, Close, Message
 from api.reference.asyncapi import CLOSE_CODES, OPERATIONS
 from api.reference.examples import LIVE
 from stockify import page
@@ -99,7 +99,7 @@ async def test_every_message_of_the_code_is_in_it_and_has_an_operation(
     document: dict[str, Any],
 ) -> None:
     assert set(SAID) == set(Message.__subclasses__())
-    kinds = [kind.__name__ for kind in (*SAID, *OPERATIONS)]
+    kinds = [kind.__name__ for kind in (*SAID, Close, *OPERATIONS)]
     names = {name[0].lower() + name[1:] for name in kinds}
     assert document["components"]["messages"].keys() == names == LIVE.keys()
     used = {
@@ -142,6 +142,10 @@ async def test_every_kind_of_channel_speaks_as_described(
 ) -> None:
     said = await conversation.tour(served)
     check(document, said)
+    (operation,) = (message for name, message in said if name == "subscribe")
+    shown = document["components"]["schemas"]["Subscribe"]["properties"]["channels"]["examples"]
+    assert {name.partition(":")[0] for names in shown for name in names} == KINDS.keys()
+    assert len(operation["channels"]) == len(KINDS)
     heard = {message["channel"].partition(":")[0] for name, message in said if name == "snapshot"}
     assert heard == KINDS.keys()
     told = set().union(*(message.keys() for name, message in said if name == "update"))

@@ -16,6 +16,7 @@ from api.reference.examples import LIVE_FILE
 from pipeline import frames, latest
 from pipeline.models import EnrichedChain, market_snapshot
 from tests.support import chains, gateway, servers
+from tests.support.events import streaming
 from tests.support.gateway import CHAIN, EPOCH, Client, Gateway, moved
 
 CHANNEL = "chain:NIFTY-20260127"
@@ -58,7 +59,10 @@ class _Recorder:
 
 
 async def hold(served: Gateway, *, msgpack: bool = False) -> Said:
-    """Say everything that a client may say, and hear everything that a gateway may."""
+    """Say everything that a client may say, and hear everything that a gateway may.
+
+    At the end the gateway stops, which a stream of events tells by its last one.
+    """
     await _publish(served, CHAIN, 5, prev=0)
     async with served.client(is_authenticated=False, msgpack=msgpack) as client:
         recorder = _Recorder(client)
@@ -87,7 +91,16 @@ async def hold(served: Gateway, *, msgpack: bool = False) -> Said:
         await recorder.ask("unsubscribe", channels=[CHANNEL])
         await recorder.ask("ping")
         await recorder.hear("heartbeat")
-        return recorder.said
+    return [*recorder.said, ("close", await _goodbye(served))]
+
+
+async def _goodbye(served: Gateway) -> dict[str, Any]:
+    async with streaming(served, CHANNEL) as events:
+        await events.of("snapshot")
+        served.stopping.set()
+        while events.close is None:
+            await events.read()
+        return events.close
 
 
 async def tour(served: Gateway) -> Said:
@@ -124,6 +137,8 @@ def examples(said: Said) -> dict[str, Any]:
             shown["rows"] = shown["rows"][:1]
         if "token" in shown:
             shown["token"] = _TOKEN
+        if name == "hello":
+            shown["heartbeat_s"] = Limits().heartbeat_s  # here it is shorter
         found.setdefault(name, shown)
     return dict(sorted(found.items()))
 

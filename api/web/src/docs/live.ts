@@ -11,6 +11,7 @@ interface Schema {
   items?: Schema;
   additionalProperties?: Schema | false;
   default?: unknown;
+  examples?: unknown[];
   anyOf?: Schema[];
 }
 
@@ -85,6 +86,12 @@ function within(described: Described, schema: Schema): { inner: Schema; step: st
   return { inner, step: (schema.items ? "[]" : ".*") + step };
 }
 
+/** Examples as one text of code, or nothing. */
+function quoted(examples: unknown[]): string[] {
+  const each = examples.flat().map((value) => `\`${value}\``);
+  return each.length ? [each.join(" ")] : [];
+}
+
 function rowsOf(described: Described, schema: Schema, before = ""): HTMLElement[] {
   return Object.entries(schema.properties ?? {}).flatMap(([name, each]) => {
     const isRequired = schema.required?.includes(name);
@@ -93,7 +100,7 @@ function rowsOf(described: Described, schema: Schema, before = ""): HTMLElement[
       element("code", before + name),
       element("code", typeOf(each)),
       text(isRequired ? "" : usual(each)),
-      prose(each.description ?? ""),
+      prose([each.description ?? "", ...quoted(each.examples ?? [])].join(": ")),
     );
     const { inner, step } = within(described, each);
     return [shown, ...rowsOf(described, inner, `${before}${name}${step}.`)];
