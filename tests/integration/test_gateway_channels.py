@@ -24,6 +24,8 @@ from pipeline.watch import Watch
 from tests.support import bus, chains, gateway
 from tests.support.feed import CHANNEL, CONTRACT
 from tests.support.gateway import CHAIN, EPOCH, Gateway, moved, until_true
+from tests.support.postgres import PostgresServer, open_database
+from tests.support.storing import write
 
 BAND = "band:NIFTY-20260127:atm±2"
 
@@ -132,6 +134,43 @@ async def test_candles_form_and_close(served: Gateway) -> None:
         assert again[first["starts"]] == first
 
 
+async def test_candles_that_form_are_those_that_are_stored(
+    valkey: str, wheel_server: PostgresServer
+) -> None:
+    """Some values are stored when the series begins, the others come live; then all are stored."""
+    values = [
+        (seconds, {20: 90.0 + seconds % 17 - seconds / 50})
+        for seconds in (0, 7, 20, 31, 59, 60, 61, 119, 130, 179, 180, 200)
+    ]
+    series = [
+        moved(CHAIN, seconds=seconds, last=last, volume={20: 1_000 + 3 * seconds})
+        for seconds, last in values
+    ]
+    symbol = CONTRACT.partition(":")[2]
+    channel = f"candle:{symbol}:1m"
+    with wheel_server.database() as url:
+        async with open_database(url) as database:
+            await write(database, *series[:7])
+            async with gateway.running(valkey, url) as served, served.client() as client:
+                await served.publish(series[5], 6)  # the newest value is behind what is stored
+                await client.ask("subscribe", channels=[channel], interval_ms=0)
+                rows = _candles(await client.of("snapshot", channel))
+                for seq, chain in enumerate(series[7:], 8):
+                    await served.publish(chain, seq)
+                    rows |= _candles(await client.of("update", channel))
+                await write(database, *series[7:])
+                end_ns = series[-1].header.ts_ingest + 60 * SECOND_NS
+                query = {"interval": "1m", "ts": "ns", "end": str(end_ns)}
+                answer = await served.get(f"/v1/candles/{symbol}", params=query)
+    stored = answer.json()["data"]
+    names = ("starts", "open", "high", "low", "close", "volume")
+    assert [[row[name] for name in names] for _, row in sorted(rows.items())] == [
+        [row[name] for name in names] for row in stored
+    ]
+    assert len(stored) == 4
+    assert [row["closed"] for _, row in sorted(rows.items())] == [True, True, True, False]
+
+
 async def test_candles_that_nobody_could_begin_are_begun_by_the_next(valkey: str) -> None:
     async with bus.context(valkey, "gateway") as context:
         parts, log = (context.redis, context.topics), context.telemetry.log
@@ -162,6 +201,57 @@ async def test_health_is_what_readiness_says(served: Gateway) -> None:
         (row,) = told["rows"]
         assert row["symbol"] == "NIFTY"
         assert row["ts_ingest"] == ready["data"]["NIFTY"]["ts_ingest"]
+
+
+@pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
+@pytest.mark.parametrize("interval_ms", [0, 100])
+async def test_every_kind_of_channel_comes_in_every_form(
+    served: Gateway, interval_ms: int, msgpack: bool
+) -> None:
+    await served.publish(CHAIN, 1)
+    analytics, candle = "analytics:NIFTY-20260127", f"candle:{CONTRACT.partition(':')[2]}:5m"
+    names = [analytics, BAND, candle, CHANNEL, "health"]
+    known = {name: {"epoch": EPOCH, "seq": 1} for name in names}
+    async with served.client(msgpack=msgpack) as client:
+        ack = await client.ask(
+            "subscribe",
+            channels=names,
+            interval_ms=interval_ms,
+            delta=True,
+            fields=["last", "strike"],
+            since=known,
+        )
+        assert (ack["channels"], ack["refused"]) == (names, [])
+        resumes = (analytics, CHANNEL)
+        assert ack["recovered"] == {name: name in resumes for name in names}
+        wholes: dict[str, dict[str, Any]] = {}
+        while len(wholes) < 3:
+            message = await client.next()
+            assert message["type"] == "snapshot"
+            wholes[message["channel"]] = message
+        assert wholes.keys() == set(names) - set(resumes)
+        assert set(wholes[BAND]["rows"][0]) == {"symbol", "last", "strike"}
+        await served.publish(moved(at_spot(25_041.0, 1), seconds=0, last={20: 77.5}), 2)
+        updates: dict[str, dict[str, Any]] = {}
+        while len(updates) < 4:
+            message = await client.until(lambda one: one["type"] == "update")
+            if message["channel"] != "health":
+                updates[message["channel"]] = message
+        key = {"symbol": CONTRACT.partition(":")[2]}
+        assert updates[CHANNEL]["rows"] == [key | {"last": 77.5}]
+        assert updates[BAND]["entered"] == [25_150.0]
+        rows = _by_symbol(updates[BAND])
+        assert rows.pop(key["symbol"]) == key | {"last": 77.5}
+        assert {tuple(row) for row in rows.values()} == {("symbol", "strike", "last")}
+        (row,) = updates[analytics]["rows"]
+        assert row == {"symbol": "NIFTY-20260127", "spot": 25_041.0}
+        (row,) = updates[candle]["rows"]
+        assert row["close"] == 77.5
+        assert set(row) <= {"starts", "high", "low", "close"}
+        for name in resumes:
+            assert (updates[name]["prev"], updates[name]["seq"]) == (1, 2)
+        for name in (BAND, candle):
+            assert updates[name]["prev"] == wholes[name]["seq"]
 
 
 async def test_pattern_brings_what_matches_and_what_appears(served: Gateway) -> None:

@@ -10,10 +10,13 @@ from functools import partial
 
 import pytest
 
-from tests.support import gateway
-from tests.support.events import streaming
+from api.access.auth import LEEWAY_S
+from api.live import patterns
+from pipeline.credentials import issue_token
+from tests.support import chains, gateway
+from tests.support.events import Events, bearer, streaming
 from tests.support.feed import CHANNEL, CONTRACT, Held, Market, market
-from tests.support.gateway import CHAIN, QUICK, Gateway, moved, until_true
+from tests.support.gateway import CHAIN, QUICK, SECRET, Gateway, moved, until_true
 
 UNDERLYING = "underlying:NIFTY"
 
@@ -83,23 +86,24 @@ async def test_ticket_opens_one_stream_and_an_id_may_stand_in_the_query(served: 
         assert events.answer.status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ({"channels": ""}, "invalid_query"),
-        ({"channels": "nothing:NIFTY"}, "invalid_query"),
-        ({"channels": CHANNEL, "interval_ms": "7"}, "invalid_query"),
-        ({"channels": CHANNEL, "fields": "password"}, "invalid_query"),
-        ({"channels": CHANNEL, "last_event_id": "e1"}, "invalid_query"),
-        ({"channels": CHANNEL, "token": "x"}, "invalid_query"),
-    ],
-    ids=["none", "unknown channel", "interval", "field", "id", "token in the address"],
-)
-async def test_what_cannot_be_streamed_is_a_problem(
-    served: Gateway, query: dict[str, str], code: str
-) -> None:
-    answer = await served.get("/v1/stream", params=query)
-    assert (answer.status_code, answer.json()["code"]) == (400, code)
+async def test_what_cannot_be_streamed_is_a_problem(served: Gateway) -> None:
+    for query in (
+        {"channels": ""},
+        {"channels": "nothing:NIFTY"},
+        {"channels": "contract:*"},
+        {"channels": CHANNEL, "interval_ms": "7"},
+        {"channels": CHANNEL, "fields": "password"},
+        {"channels": CHANNEL, "last_event_id": "e1"},
+        {"channels": CHANNEL, "token": "x"},
+    ):
+        answer = await served.get("/v1/stream", params=query)
+        assert answer.headers["content-type"] == "application/problem+json", query
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_query"), query
+    answer = await served.get(
+        "/v1/stream", params={"channels": CHANNEL}, headers={"Last-Event-ID": "e1"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_query")
+    assert _clients(served) == 0
 
 
 async def test_stream_wants_a_token_of_the_scope(served: Gateway) -> None:
@@ -108,6 +112,99 @@ async def test_stream_wants_a_token_of_the_scope(served: Gateway) -> None:
     headers = {"Authorization": f"Bearer {served.token('history')}"}
     answer = await served.http.get("/v1/stream", params=params, headers=headers)
     assert answer.status_code == 403
+
+
+async def test_stream_ends_when_its_token_does(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    short = served.token(ttl_s=1.2, now=time.time() - LEEWAY_S)
+    kept = issue_token(SECRET, subject="another")
+    async with streaming(served, UNDERLYING, headers=bearer(kept)) as other:
+        await other.of("snapshot", UNDERLYING)
+        async with streaming(served, UNDERLYING, headers=bearer(short)) as events:
+            assert await _ended(events) == 4401
+        revoked = served.token()
+        async with streaming(served, UNDERLYING, headers=bearer(revoked)) as events:
+            await events.of("snapshot", UNDERLYING)
+            answer = await served.http.post("/v1/token/revoke", headers=bearer(revoked))
+            assert answer.is_success
+            assert await _ended(events) == 4401
+        await until_true(lambda: _clients(served) == 1)
+        await served.publish(moved(CHAIN, seconds=1), 2)
+        await other.of("update", UNDERLYING)
+
+
+async def test_stream_counts_as_a_session_of_its_subject(valkey: str) -> None:
+    async with gateway.running(valkey, limits=QUICK, gateway_sessions=1) as served:
+        await served.publish(CHAIN, 1)
+        async with streaming(served, UNDERLYING) as events:
+            await events.of("snapshot", UNDERLYING)
+            answer = await served.get("/v1/stream", params={"channels": UNDERLYING})
+            assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert int(answer.headers["retry-after"]) > 0
+        async with asyncio.timeout(gateway.WAIT_S):
+            while True:  # as soon as the one before it was seen to have left
+                async with streaming(served, UNDERLYING) as events:
+                    if events.answer.status_code == 200:
+                        break
+
+
+async def test_stream_is_not_compressed_whatever_the_client_takes(served: Gateway) -> None:
+    await served.publish(CHAIN, 1)
+    takes = {"Accept-Encoding": "gzip, deflate, br, zstd"}
+    async with streaming(served, CHANNEL, headers=takes) as events:
+        assert "content-encoding" not in events.answer.headers
+        assert len((await events.of("snapshot", CHANNEL))["rows"]) == 42
+
+
+async def test_streams_carry_every_kind_of_channel(
+    served: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "LOOK_S", 0.05)
+    await served.publish(CHAIN, 1)
+    band, candle = "band:NIFTY-20260127:atm+-1", "candle:NIFTY:1m"
+    names = f"{band},{candle},analytics:NIFTY,health,chain:*"
+    async with streaming(served, names, interval_ms=100) as events:
+        ack = await events.of("ack")
+        assert ack["refused"] == []
+        assert ack["resolved"]["chain:*"] == [CHANNEL]
+        missing = set(ack["channels"])
+        while missing:
+            message = await events.next()
+            assert message["type"] in ("snapshot", "update")
+            missing.discard(message["channel"])
+        await served.publish(chains.enriched(underlying="BANKNIFTY"), 2)
+        joined = await events.of("joined")
+        assert joined["channels"] == ["chain:BANKNIFTY-20260127"]
+        assert (await events.of("snapshot", joined["channels"][0]))["seq"] == 2
+        last_id = events.last_id
+    assert "band" not in last_id
+    assert "candle" not in last_id
+    async with streaming(
+        served, names, interval_ms=100, headers={"Last-Event-ID": last_id}
+    ) as events:
+        recovered = (await events.of("ack"))["recovered"]
+        assert recovered == dict.fromkeys(
+            ("analytics:NIFTY-20260127", CHANNEL, "chain:BANKNIFTY-20260127"), True
+        )
+
+
+async def test_stream_resumes_wholly_or_says_no(trading: Market, served: Gateway) -> None:
+    await trading.append(*range(6))
+    await _there(served)
+    epoch = await trading.epoch()
+    for place, expected in ((f"{epoch}={CHANNEL}@2", True), (f"other={CHANNEL}@2", False)):
+        headers = {"Last-Event-ID": place}
+        async with streaming(served, CHANNEL, interval_ms=0, headers=headers) as events:
+            assert (await events.of("ack"))["recovered"] == {CHANNEL: expected}
+            first = await events.next()
+            assert first["type"] == ("update" if expected else "snapshot")
+            assert first.get("prev", 2) == 2
+    await trading.trim(1)
+    headers = {"Last-Event-ID": f"{epoch}={CHANNEL}@2"}
+    async with streaming(served, CHANNEL, interval_ms=0, headers=headers) as events:
+        assert (await events.of("ack"))["recovered"] == {CHANNEL: False}
+        assert (await events.next())["type"] == "snapshot"
 
 
 async def test_head_of_a_stream_ends(served: Gateway) -> None:
@@ -165,6 +262,15 @@ async def test_client_that_left_is_forgotten(served: Gateway) -> None:
         await events.of("snapshot", UNDERLYING)
         assert _clients(served) == 1
     await until_true(lambda: _clients(served) == 0)
+
+
+async def _ended(events: Events) -> int:
+    """The code of the event that ends a stream."""
+    with contextlib.suppress(StopAsyncIteration):
+        while True:
+            await events.next()
+    assert events.close is not None
+    return int(events.close["code"])
 
 
 def _clients(served: Gateway) -> float:

@@ -57,14 +57,19 @@ class Events:
                 return message
 
 
+def bearer(token: str) -> dict[str, str]:
+    """The header of a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
 @contextlib.asynccontextmanager
 async def streaming(
     served: Gateway, channels: str, *, headers: dict[str, str] | None = None, **query: Any
 ) -> AsyncIterator[Events]:
     """An open stream; by a token unless there is a ticket."""
     sent = dict(headers or {})
-    if "ticket" not in query:
-        sent["Authorization"] = f"Bearer {served.token()}"
+    if "ticket" not in query and "Authorization" not in sent:
+        sent |= bearer(served.token())
     params = {"channels": channels, **query}
     async with served.http.stream(
         "GET", "/v1/stream", params=params, headers=sent, timeout=WAIT_S
