@@ -1,5 +1,6 @@
 """What histories say they lack, the gaps themselves, candles and ticks: from a real Postgres."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from tests.support.gateway import Gateway
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.reports import missing, report, write_polls
 from tests.support.storing import write
+from tests.support.surface import address, operations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,6 +37,12 @@ INSTANTS = [
     for ts in range(OPENING, OPENING + 10 * MINUTE_NS, STEP_NS)
     if not any(gap.starts <= ts < gap.ends for gap in (UPSTREAM, OURS))
 ]
+
+
+COVERAGE_FIELDS = {
+    *("symbol", "start", "end", "expected", "present", "missed_upstream", "missed_us"),
+    *("complete", "gaps", "gaps_cut"),
+}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -112,6 +120,30 @@ async def test_history_tells_what_it_lacks_and_why(served: tuple[Gateway, str], 
         "complete": False,
         "gaps": [GAP_UPSTREAM, GAP_OURS],
         "gaps_cut": False,
+    }
+
+
+async def test_whatever_tells_of_the_past_has_its_coverage(served: tuple[Gateway, str]) -> None:
+    document = (await served[0].http.get("/openapi.json")).json()
+    headers = {"Authorization": f"Bearer {served[0].token('live', 'history', 'export')}"}
+    asked = set()
+    for path, method, operation in operations(document):
+        scopes = {scope for each in operation["security"] for scope in each.get("bearer", ())}
+        names = {each["name"] for each in operation["parameters"]}
+        if not scopes & {"history", "export"} or "past" in names:
+            continue
+        past = "?start=2026-01-21&end=2026-01-22"
+        target = address(path, operation) + ("?as_of=2026-01-22" if "as_of" in names else past)
+        response = await served[0].http.request(method, target, headers=headers)
+        assert response.status_code == 200, (target, response.text)
+        said = response.headers.get("x-meta")
+        meta = json.loads(said) if said else response.json()["meta"]
+        assert set(meta["coverage"]) == COVERAGE_FIELDS, target
+        asked.add(operation["operationId"])
+    assert asked >= {
+        *("contract_history", "underlying_history", "analytics_history", "candles", "ticks"),
+        *("gaps", "chain", "smile", "open_interest", "volatility_surface", "term_structure"),
+        *("analytics", "export"),
     }
 
 
