@@ -62,7 +62,7 @@ async def asyncapi(request: AnyRequest) -> Response[bytes]:
 
 def document(host: str) -> dict[str, Any]:
     """The whole document, for a gateway at this host."""
-    types = [*SAID, Close, *OPERATIONS]
+    types: list[type[msgspec.Struct]] = [*SAID, Close, *OPERATIONS]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         if "description" in schema:
