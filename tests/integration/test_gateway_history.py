@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from api.rest.answers import decode_cursor, encode_cursor
 from api.rest.history import CONTRACT_FIELDS, SNAPSHOT_FIELDS
 from pipeline.clock import SECOND_NS
 from tests.support import chains, gateway, servers
@@ -126,6 +127,81 @@ def _linked(response: httpx.Response) -> str | None:
     address = response.links["next"]["url"]
     assert f"cursor={cursor}" in address
     return address
+
+
+_FORGED: list[tuple[Any, ...]] = [
+    (),
+    ("x",),
+    (1, 2),
+    (-1, 2, 3, "NIFTY-20260127"),
+    (1, 2**63, 3, "NIFTY-20260127"),
+    (1.5, 2, 3, "NIFTY-20260127"),
+    (1, 2, 3, "NIFTY-20260127", 5),
+    (1, 2, "3", "NIFTY-20260127"),
+    (1, 2, 3, "NIFTY"),
+    (1, 2, 3, "'; DROP TABLE ledger; --"),
+    (1, 2, 3, "NIFTY-20260127\0"),
+    (1, 2, 3, "é" * 65),
+    (None, None, None, None),
+]
+
+
+@pytest.mark.parametrize("parts", _FORGED, ids=repr)
+async def test_forged_cursor_is_refused(served: Gateway, parts: tuple[Any, ...]) -> None:
+    real = (await served.get(f"{UNDERLYING}?limit=1")).json()["next"]
+    digest = decode_cursor(real, tuple[str, int, int, int, str])[0]
+    response = await served.get(UNDERLYING, params={"cursor": encode_cursor(digest, *parts)})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_query")
+    assert response.json()["errors"][0]["parameter"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (0, 2**63 - 1, 0, "NIFTY-20260127"),
+        (0, 2**63 - 1, 2**63 - 1, "NIFTY-99991231"),
+        (2**63 - 1, 0, 0, "NIFTY-00010101"),
+    ],
+    ids=["all there is", "behind the end", "turned round"],
+)
+async def test_cursor_of_any_range_is_a_page_of_it(served: Gateway, parts: tuple[Any, ...]) -> None:
+    real = (await served.get(f"{UNDERLYING}?limit=1")).json()["next"]
+    digest = decode_cursor(real, tuple[str, int, int, int, str])[0]
+    response = await served.get(UNDERLYING, params={"cursor": encode_cursor(digest, *parts)})
+    assert response.status_code == 200, response.text
+    rows = response.json()["data"]
+    assert len(rows) == (10 if parts[:3] == (0, 2**63 - 1, 0) else 0)
+
+
+@pytest.mark.parametrize("place", [0, 5, -2], ids=["digest", "shape", "position"])
+async def test_cursor_with_a_changed_character_is_refused_or_a_page(
+    served: Gateway, place: int
+) -> None:
+    real = (await served.get(f"{UNDERLYING}?limit=1")).json()["next"]
+    for letter in "Az0-_=é%":
+        changed = real[:place] + letter + real[place:][1:]
+        response = await served.get(UNDERLYING, params={"cursor": changed})
+        assert response.status_code in (200, 400)
+        if response.status_code == 400:
+            assert response.json()["errors"][0]["parameter"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "start=0&end=2262-04-11",
+        "start=0&end=9223372036854775807&order=desc",
+        "start=1970-01-02&limit=10000",
+    ],
+)
+@pytest.mark.parametrize("path", [CONTRACT, UNDERLYING, f"/v1/candles/{ATM}", "/v1/gaps"])
+async def test_range_of_all_time_is_answered(served: Gateway, path: str, query: str) -> None:
+    response = await served.get(f"{path}?{query}")
+    assert response.status_code == 200, response.text
+    coverage = response.json()["meta"]["coverage"]
+    assert coverage["gaps_cut"]
+    assert len(coverage["gaps"]) < 200
+    assert coverage["end"] <= "2026-01-25T10:00:31Z"
 
 
 async def test_chain_as_of_is_the_last_one_before(served: Gateway) -> None:
