@@ -11,7 +11,6 @@ from stockify.bench.gateway.sockets import Received
 from stockify.bench.gateway.texts import LEGS
 from stockify.bench.report import Line
 
-CLIENTS = 200
 INTERVAL_MS = 100
 UPDATES_PER_S = 2_000
 FIELDS = ("last", "bid", "ask", "iv", "delta")  # what a ticker shows
@@ -22,9 +21,10 @@ class Size(msgspec.Struct, frozen=True):
 
     rounds: int = 3
     seconds: float = 4.0
+    clients: int = 200
 
 
-QUICK = Size(rounds=1, seconds=0.5)
+QUICK = Size(rounds=1, seconds=0.5, clients=20)
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -44,13 +44,13 @@ def measure_conflation(
         say(f"one value each {INTERVAL_MS} ms, round {number + 1} of {size.rounds} …")
         turns["fields"].append(_turn(rig, gateway, size, FIELDS))
         turns["whole"].append(_turn(rig, gateway, size, ()))
-    return _lines(turns)
+    return _lines(turns, size.clients)
 
 
 def _turn(rig: Rig, gateway: Server, size: Size, fields: tuple[str, ...]) -> Turn:
     channels = [f"chain:{symbol}" for symbol in rig.sample.chains("batched")]
     asked = {"channels": channels, "interval_ms": INTERVAL_MS, "fields": fields}
-    rig.open(gateway, CLIENTS, asked)
+    rig.open(gateway, size.clients, asked)
     rig.load.ask(int, do="begin")
     before = gateway.cpu_s
     writes = {"writes_per_s": UPDATES_PER_S / LEGS, "seconds": size.seconds}
@@ -62,14 +62,14 @@ def _turn(rig: Rig, gateway: Server, size: Size, fields: tuple[str, ...]) -> Tur
     return Turn(share, received, fed.wall_s)
 
 
-def _lines(turns: dict[str, list[Turn]]) -> list[Line]:
+def _lines(turns: dict[str, list[Turn]], clients: int) -> list[Line]:
     def median(kind: str, of: Callable[[Turn], float]) -> float:
         return statistics.median(of(turn) for turn in turns[kind])
 
     return [
         Line(
             "conflation_share",
-            f"200 clients each {INTERVAL_MS} ms, 2,000 updates/s, five fields: of a core",
+            f"{clients} clients each {INTERVAL_MS} ms, 2,000 updates/s, five fields: of a core",
             median("fields", lambda turn: turn.share),
             "",
             2,

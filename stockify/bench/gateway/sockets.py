@@ -18,7 +18,7 @@ import msgspec
 START_S = 30.0
 _HEAD_BYTES = 240  # tells one frame from another: the first message's channel, seq and instant
 _KNOWN = 4_096
-KEPT = 12  # frames that are kept whole
+KEPT = 64  # frames that are kept whole: as large as all of a turn, on the whole
 _ROOM_BYTES = 64 * 1024
 _INSTANT = b'"ts_ingest":'
 _HANDSHAKE = (
