@@ -30,12 +30,14 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": DAY_S, "w": 7 * DAY_S}
 LONGEST_INTERVAL_S = 366 * DAY_S
 _INTERVAL = re.compile(r"^([1-9]\d{0,5})([smhdw])$", re.ASCII)
 _PRICES = ("starts", "open", "high", "low", "close")
+_ENDS = ("n", "closed_at")
+_OF_CONTRACTS = ("volume", "open_interest", "iv", "bid", "ask")
 CANDLE_FIELDS = (
     *_PRICES,
-    *("volume", "open_interest", "iv", "bid", "ask"),
+    *_OF_CONTRACTS,
     *("expiry", "forward", "atm_iv", "put_call_ratio_open_interest", "put_call_ratio_volume"),
     *("max_pain", "skew_25_delta", "gamma_exposure", "expected_move"),
-    *("call_open_interest", "put_open_interest", "n", "closed_at"),
+    *("call_open_interest", "put_open_interest", *_ENDS),
 )
 
 
@@ -84,6 +86,7 @@ async def candles(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]
     """
     query = _CANDLES.parse(request.query_params.multi_items())
     found = symbol_of(symbol)
+    _check_fields(query["fields"] or (), isinstance(found, ContractId))
     place = place_of(request, query, Instant)
     asked: Row = {
         "interval_s": query["interval"],
@@ -104,14 +107,18 @@ async def candles(request: AnyRequest, symbol: FromPath[str]) -> Response[bytes]
         rows = await underlying_candles(database, underlying, expiry, **asked)
         if not rows:
             await known_underlying(database, underlying)
-    if query["fields"] and rows:
-        unknown = [name for name in query["fields"] if name not in rows[0]]
-        if unknown:
-            raise invalid_parameter("fields", f"these candles have no {', '.join(unknown)}")
     form = query["ts"]
     coverage = await coverage_of(request, symbol, place.start_ns, place.end_ns, form)
     meta = {"symbol": symbol, "interval_s": query["interval"], "coverage": coverage}
     return page(request, rows, query, meta, place, _position, lambda row: _told(row, form))
+
+
+def _check_fields(asked: tuple[str, ...], is_contract: bool) -> None:
+    own = {*_PRICES, *_OF_CONTRACTS, *_ENDS}
+    known = own if is_contract else {*CANDLE_FIELDS} - {*_OF_CONTRACTS}
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise invalid_parameter("fields", f"these candles have no {', '.join(unknown)}")
 
 
 def _position(row: Row) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from api.rest.candles import CANDLE_FIELDS
 from pipeline.clock import SECOND_NS, to_datetime, to_ns, to_rfc3339
 from pipeline.coverage import GAPS_MAXIMUM
 from pipeline.queries import statement
@@ -312,6 +313,17 @@ async def test_candles_have_their_values_and_go_on(served: tuple[Gateway, str]) 
     assert told["starts"] == to_rfc3339(OPENING)
 
 
+async def test_every_field_of_candles_can_be_asked_for(served: tuple[Gateway, str]) -> None:
+    seen: set[str] = set()
+    for symbol in (CALL, CHAIN, "NIFTY"):
+        path = f"/v1/candles/{symbol}"
+        (whole,) = (await body_of(served, path, interval="1d", start="2026-01-21"))["data"]
+        seen |= set(whole)
+        some = {"interval": "1d", "start": "2026-01-21", "fields": ",".join(whole)}
+        assert (await body_of(served, path, **some))["data"] == [whole]
+    assert seen == set(CANDLE_FIELDS)
+
+
 async def test_ticks_are_those_of_the_table_page_by_page(served: tuple[Gateway, str]) -> None:
     path = f"/v1/contracts/{CALL}/ticks"
     assert (await body_of(served, path, **minutes(0, 10)))["data"] == []
@@ -383,6 +395,8 @@ async def test_cursor_with_other_parameters_is_refused(
         (f"/v1/candles/{CALL}?interval=9999w", 400),
         (f"/v1/candles/{CALL}?interval=1M", 400),
         (f"/v1/candles/{CALL}?fields=max_pain&start=2026-01-21", 400),
+        (f"/v1/candles/{CALL}?fields=max_pain&start=2020-01-01&end=2020-01-02", 400),
+        (f"/v1/candles/{CHAIN}?fields=volume&start=2026-01-21", 400),
         (f"/v1/candles/{CHAIN}-1-CE", 404),
         ("/v1/candles/GOLD", 404),
         (f"/v1/contracts/{CHAIN}/ticks", 404),
