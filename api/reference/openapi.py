@@ -22,7 +22,7 @@ from api.rest.registry_answers import REGISTRY_TYPES
 
 _DESCRIPTION = (
     "Option chains with volatilities and Greeks, live and as history. Prices in rupees, quantities"
-    " in units, instants in UTC. `null` is \"not available\", 0 is a zero. The live feed, `/v1/ws`"
+    ' in units, instants in UTC. `null` is "not available", 0 is a zero. The live feed, `/v1/ws`'
     " and `/v1/stream`, is described in `/asyncapi.json`.\n\n"
     "Every answer has `X-Request-Id`, which names it in the gateway's log, and every one that was"
     " counted `RateLimit` and `RateLimit-Policy`. Every error is an RFC 9457 problem. HEAD is"

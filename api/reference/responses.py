@@ -9,30 +9,13 @@ import msgspec
 from api.errors import PROBLEM_TYPE
 from api.reference.examples import EXAMPLES
 from api.reference.fields import answer_schema, schema_of
+from api.reference.problems import PROBLEMS
 from api.rest.encoders import to_csv, to_lines
 from api.rest.exports import KINDS
 from api.rest.formats import OF_LISTS, OF_OBJECTS, Format
 from api.rest.registry_answers import REGISTRY_TYPES
 
 JSON = Format.JSON.media_type
-_PROBLEMS = {
-    400: ("invalid_query", "a parameter, a path or a body cannot be read; `errors` names what"),
-    401: ("unauthenticated", "no token, or one that does not hold"),
-    403: ("insufficient_scope", "the token lacks the scope, or a foreign page asks"),
-    404: ("unknown_symbol", "nothing is known under that name"),
-    405: ("method_not_allowed", "the path has no such method"),
-    406: ("not_acceptable", "it cannot be had in what `Accept` or `format` asks for"),
-    408: ("body_too_slow", "the request did not come in time"),
-    409: ("no_source", "a dead letter does not say where it came from"),
-    413: ("body_too_large", "the body is too large"),
-    414: ("uri_too_long", "the query is too long"),
-    415: ("unsupported_media_type", "the body is of a type that is not taken"),
-    421: ("bad_host", "the host is not one of ours"),
-    429: ("too_many_requests", "too many units; wait for as long as `Retry-After` says"),
-    431: ("head_too_large", "the head of the request is too large"),
-    500: ("internal_error", "the gateway failed; its log has the `request_id`"),
-    503: ("redis_unavailable", "Redis or Postgres is away; try again"),
-}
 # What may stop any request, whatever it asks for.
 _EVERYWHERE = (400, 405, 408, 413, 414, 421, 429, 431, 500, 503)
 _WITH_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
@@ -73,7 +56,7 @@ def responses_of(
             **_headers("ETag"),
         }
     found |= {
-        str(status): {"$ref": f"#/components/responses/{_PROBLEMS[status][0]}"}
+        str(status): {"$ref": f"#/components/responses/{_name(status)}"}
         for status in sorted(statuses)
     }
     if "registry" in opt:
@@ -90,7 +73,7 @@ def responses_of(
 
 def problems() -> dict[str, Any]:
     """The errors by their names, to which the responses of routes refer."""
-    shared = {code: _problem(status) for status, (code, _) in _PROBLEMS.items()}
+    shared = {_name(status): _problem(status) for status in PROBLEMS}
     own = {f"{_REGISTRY}{status}": _registry_error(status) for status in _REGISTRY_ERRORS}
     return shared | own
 
@@ -102,6 +85,10 @@ def answers() -> dict[str, Any]:
         for name, example in EXAMPLES.items()
         if isinstance(example, dict) and {"data", "meta"} <= example.keys()
     }
+
+
+def _name(status: int) -> str:
+    return HTTPStatus(status).phrase.replace(" ", "").replace("-", "")
 
 
 def _named(name: str) -> str:
@@ -151,24 +138,28 @@ def _content(example: Any) -> dict[str, Any]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    code, description = _PROBLEMS[status]
-    wrong = [{"parameter": "limit", "detail": "want a whole number from 1 to 10000"}]
-    example = {
-        "type": f"urn:stockify:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": description,
-        "code": code,
-        "request_id": "5c8ae0b1f2d34a67",
-        "errors": wrong if status == 400 else [],
-    }
+    description, codes = PROBLEMS[status]
+    examples = {code: {"value": _example(status, code, detail)} for code, detail in codes.items()}
     schema = {"$ref": "#/components/schemas/Problem"}
     said: dict[str, Any] = {
         "description": description,
-        "content": {PROBLEM_TYPE: {"schema": schema, "example": example}},
+        "content": {PROBLEM_TYPE: {"schema": schema, "examples": examples}},
     }
     own = _WITH_HEADERS.get(status)
     return said | _headers(*([own] if own else []))
+
+
+def _example(status: int, code: str, detail: str) -> dict[str, Any]:
+    name, _, reason = detail.partition(": ")
+    return {
+        "type": f"urn:stockify:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": "5c8ae0b1f2d34a67",
+        "errors": [{"parameter": name, "detail": reason}] if reason else [],
+    }
 
 
 def _registry_error(status: int) -> dict[str, Any]:
@@ -180,7 +171,7 @@ def _registry_error(status: int) -> dict[str, Any]:
         kind: {"schema": schema, "example": example} for kind in (JSON, *REGISTRY_TYPES)
     }
     said = {"description": text, **_headers()}
-    if status in _PROBLEMS:
+    if status in PROBLEMS:
         said = _problem(status)
         content |= said["content"]
     return said | {"description": text, "content": content}

@@ -63,7 +63,8 @@ async def test_every_route_says_what_it_does_takes_and_answers(document: dict[st
             said = meant(document, response)
             assert said["description"], f"{where} {status}"
             if status >= "400":
-                assert all(each.get("example") for each in said["content"].values()), where
+                told = said["content"].values()
+                assert all(each.get("example") or each.get("examples") for each in told), where
 
 
 def meant(document: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +86,10 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any
         for place, said in bodies.items():
             body = meant(document, said)
             for kind, content in body.get("content", {}).items():
-                if content.get("example") is not None:
-                    yield f"{method} {path} {place} {kind}", content["example"], content["schema"]
+                told = [each["value"] for each in content.get("examples", {}).values()]
+                for example in (content.get("example"), *told):
+                    if example is not None:
+                        yield f"{method} {path} {place} {kind}", example, content["schema"]
 
 
 async def test_examples_are_of_their_schemas(document: dict[str, Any]) -> None:

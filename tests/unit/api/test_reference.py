@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 from api.app import routed
 from api.live import operations, session
 from api.live.kinds import KINDS
+from api.reference.responses import problems
 from api.rest import registry
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +36,15 @@ def test_close_codes_are_those_of_the_code() -> None:
 )
 def test_every_code_a_client_may_see_is_named(code: str) -> None:
     assert f"`{code}`" in REFERENCE
+
+
+def test_every_code_has_an_example_in_the_description() -> None:
+    table = REFERENCE.partition("| status | codes |")[2].partition("\n\n")[0]
+    found: set[str] = set()
+    for response in problems().values():
+        for content in response["content"].values():
+            found |= set(content.get("examples", ()))
+    assert found == set(re.findall(r"`([a-z_]+)`", table))
 
 
 def routes_of_the_app() -> set[tuple[str, str]]:
