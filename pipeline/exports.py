@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.clock import to_datetime
 from pipeline.database import Database, Row, Session
 from pipeline.errors import DecodeError
+from pipeline.units import unit_metadata
 
 BATCH_ROWS = 32_768  # of a batch: some 7 MB as the server sends them
 BLOCK_BYTES = 128 * 1024  # taken in one go: about a millisecond
@@ -181,7 +182,12 @@ class Export:
     ) -> None:
         types = dict(dataset.columns)
         self._names = asked.fields or dataset.names
-        self.schema = pa.schema([pa.field(name, TYPES[types[name]]) for name in self._names])
+        self.schema = pa.schema(
+            [
+                pa.field(name, TYPES[types[name]], metadata=unit_metadata(name))
+                for name in self._names
+            ]
+        )
         self._session, self._dataset, self._batch_rows = session, dataset, batch_rows
         self._parameters: Row = {
             "start": to_datetime(asked.start_ns),

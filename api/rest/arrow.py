@@ -27,6 +27,7 @@ from pipeline.models import (
     MarketSnapshot,
     Smile,
 )
+from pipeline.units import unit_metadata
 
 PARQUET_CODEC = "zstd"
 INSTANT = pa.timestamp("ns", "UTC")
@@ -57,7 +58,10 @@ def table_of(rows: Sequence[Row], columns: Sequence[str], said: Mapping[str, str
     """Rows as a table."""
     names = column_names(rows, columns)
     arrays = [_array(name, [row.get(name) for row in rows]) for name in names]
-    fields = [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)]
+    fields = [
+        pa.field(name, array.type, metadata=unit_metadata(name))
+        for name, array in zip(names, arrays, strict=True)
+    ]
     return pa.table(arrays, schema=pa.schema(fields, metadata=dict(said)))
 
 

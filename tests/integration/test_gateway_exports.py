@@ -18,7 +18,7 @@ import pytest_asyncio
 from pyarrow import parquet
 
 from pipeline.exports import DATASETS
-from pipeline.models import NULL_INTEGER
+from pipeline.models import LEG_COLUMNS, NULL_INTEGER
 from tests.support import gateway, servers
 from tests.support.gateway import CHAIN, Gateway, moved
 from tests.support.postgres import PostgresServer, open_database
@@ -115,6 +115,26 @@ async def test_values_are_those_that_were_stored(served: Gateway, database_url: 
 def packed_rows(body: bytes, rows: int) -> Any:
     """So many maps that follow one another; an array is the same behind its length."""
     return msgspec.msgpack.decode(b"\xdd" + rows.to_bytes(4, "big") + body)
+
+
+async def test_columns_name_their_units(served: Gateway) -> None:
+    for kind in ("arrow", "parquet"):
+        response = await export(served, f"option_contracts?{RANGE}&format={kind}")
+        read = (
+            arrow if kind == "arrow" else lambda each: parquet.read_table(io.BytesIO(each.content))
+        )
+        units = {field.name: (field.metadata or {}).get(b"unit") for field in read(response).schema}
+        wanted = {column.name: column.unit.encode() or None for column in LEG_COLUMNS}
+        assert {name: units[name] for name in units.keys() & wanted.keys()} == {
+            name: wanted[name] for name in units.keys() & wanted.keys()
+        }
+        assert (units["iv"], units["strike"]) == (b"per year", b"rupees")
+    headers_ = arrow(await export(served, f"market_snapshots?{RANGE}&fields=spot,years,rate,rev"))
+    assert [(field.metadata or {}).get(b"unit") for field in headers_.schema] == [
+        *(b"rupees", b"years", b"per year", None)
+    ]
+    rows = await served.get("/v1/contracts/NIFTY-20260127-25000-CE/history?format=arrow")
+    assert arrow(rows).schema.field("vega").metadata == {b"unit": b"rupees per vol point"}
 
 
 async def test_every_dataset_can_be_had_in_every_format(served: Gateway) -> None:
