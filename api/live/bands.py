@@ -1,8 +1,8 @@
 """Moving bands: the strikes of a chain round the money, `band:NIFTY-20260127:atm±10`.
 
 The centre is the strike nearest to spot, and stays while spot is in that strike's half-interval,
-widened by a margin, so that a spot between two strikes does not move the band to and fro. Whoever
-follows the same band has the same centre.
+widened by a margin, so that a spot between two strikes does not move the band to and fro. Clients
+of a gateway who follow the same band at an interval have the same centre.
 """
 
 import math

@@ -175,16 +175,14 @@ class _Sending(ASGIStreamingResponse):
         finally:
             await cancel(running)
             del self._gateway.sessions[running]
+            await self._session.close()
         if not is_whole:
             _abilities(scope)["abort"]()
             await _left(receive)
 
     async def _run(self, receive: Any, send: Any) -> bool:
-        try:
-            await self.start_response(send=send)
-            return await _serve(self._session, receive, send)
-        finally:
-            await self._session.close()
+        await self.start_response(send=send)
+        return await _serve(self._session, receive, send)
 
 
 async def _serve(session: Session, receive: Any, send: Any) -> bool:

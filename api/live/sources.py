@@ -5,8 +5,9 @@ once for all clients. Their sequence is this process's own: they are never resum
 """
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from pipeline.runtime import side_by_side
 
 TICK_S = 0.25  # how late a candle is closed by the clock
 HEALTH_S = 2.0
-UNUSED_S = 10.0  # a series is kept so long without a client: about to come, or coming back
+UNUSED_S = 10.0  # a series is kept so long without a client, who may be coming back
 HEALTH = "health"
 _PREFIX = "candle:"
 
@@ -44,6 +45,7 @@ class _Made:
         self.series = Series(self.interval_s)
         self.state: State | None = None
         self.unused_s = 0.0
+        self.held = 0  # how many are about to enter
         self.opening = asyncio.Lock()
         self.is_open = False
 
@@ -74,14 +76,30 @@ class Sources:
         self._seq = 0
         self._health: State | None = None
 
-    async def open(self, rest: str) -> bool:
-        """Begin a series of candles, unless it is there; False where nothing is known of it.
-
-        Raises BusUnavailable.
+    @contextlib.contextmanager
+    def entering(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
+        """Gives what begins a series of candles, unless it is there; False where nothing is known
+        of it; it raises BusUnavailable. A series is kept at least until the block is over.
         """
+        held: list[_Made] = []
+
+        async def begin(rest: str) -> bool:
+            made = await self._open(rest)
+            if made is None:
+                return False
+            made.held += 1
+            held.append(made)
+            return True
+
+        try:
+            yield begin
+        finally:
+            for made in held:
+                made.held -= 1
+
+    async def _open(self, rest: str) -> _Made | None:
         while True:
             made = self._made.setdefault(rest, _Made(rest))
-            made.unused_s = 0.0
             async with made.opening:
                 if self._made.get(rest) is not made:
                     continue  # whoever began it could not
@@ -91,7 +109,7 @@ class Sources:
                     finally:
                         if not made.is_open:
                             del self._made[rest]
-                return made.is_open
+                return made if made.is_open else None
 
     def show(self, channel: str) -> None:
         """Give a channel its state, where somebody has just entered it."""
@@ -194,7 +212,8 @@ class Sources:
             for made in list(self._made.values()):
                 if made.is_open and made.series.pass_time(now_ns):
                     self._tell(made)
-                if self._hub.is_used(_PREFIX + made.rest) or not made.is_open:
+                is_held = made.held or not made.is_open
+                if is_held or self._hub.is_used(_PREFIX + made.rest):
                     made.unused_s = 0.0
                 else:
                     made.unused_s += TICK_S

@@ -1,7 +1,7 @@
 """What one client is subscribed to: which channels it may have, and the groups it is in."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -88,7 +88,8 @@ class Subscriptions:
             if patterns and not self._is_over:
                 self._gateway.patterns.follow(self)  # first: from now on nothing new is missed
             try:
-                answer = await self._add(operation, await self._lookup())
+                with self._gateway.sources.entering() as begin:
+                    answer = await self._add(operation, await self._lookup(begin))
                 for name in patterns:
                     if answer.resolved and name in answer.resolved:
                         asked = msgspec.structs.replace(operation, channels=[], since={})
@@ -105,29 +106,31 @@ class Subscriptions:
         async with self._changing:
             if self._is_over or not self._patterns:
                 return
-            lookup = await self._lookup()
-            for pattern, asked in list(self._patterns.items()):
-                if self._is_over:
-                    return
-                name = pinned(pattern, asked.brought)
-                again = msgspec.structs.replace(asked.operation, channels=[name])
-                before = set(self._groups)
-                answer = await self._add(again, lookup, asked)
-                new = sorted(self._groups.keys() - before)
-                asked.brought |= _matched(answer, name)
-                if new or (answer.refused and answer.refused != asked.refused):
-                    told = Joined(pattern=pattern, refused=answer.refused, channels=new)
-                    self._backlog.tell(told)
-                asked.refused = answer.refused
+            with self._gateway.sources.entering() as begin:
+                lookup = await self._lookup(begin)
+                for pattern, asked in list(self._patterns.items()):
+                    if not self._is_over:
+                        await self._look_again(pattern, asked, lookup)
 
-    async def _lookup(self) -> Lookup:
+    async def _look_again(self, pattern: str, asked: _Asked, lookup: Lookup) -> None:
+        name = pinned(pattern, asked.brought)
+        again = msgspec.structs.replace(asked.operation, channels=[name])
+        before = set(self._groups)
+        answer = await self._add(again, lookup, asked)
+        new = sorted(self._groups.keys() - before)
+        asked.brought |= _matched(answer, name)
+        if new or (answer.refused and answer.refused != asked.refused):
+            self._backlog.tell(Joined(pattern=pattern, refused=answer.refused, channels=new))
+        asked.refused = answer.refused
+
+    async def _lookup(self, begin: Callable[[str], Awaitable[bool]]) -> Lookup:
         gateway = self._gateway
         return Lookup(
             gateway.latest,
             await gateway.latest.catalog(),
             gateway.settings.underlyings,
             gateway.clock.now_ns(),
-            gateway.sources.open,
+            begin,
         )
 
     async def _add(self, operation: Subscribe, lookup: Lookup, again: _Asked | None = None) -> Ack:

@@ -1,16 +1,14 @@
 """Channels that are more than one latest value: bands, aggregates, candles, health, deltas."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from api.gateway import Limits
-from api.live import patterns
+from api.live import sources as live_sources
 from api.live.backlog import Backlog
 from api.live.channels import Channel, Form
 from api.live.hub import Hub
@@ -20,20 +18,15 @@ from pipeline.latest import Latest
 from pipeline.live import Live
 from pipeline.models import EnrichedChain
 from pipeline.replay import Replay
+from pipeline.runtime import cancel
 from pipeline.watch import Watch
-from tests.support import bus, chains, gateway
+from tests.support import bus, gateway
 from tests.support.feed import CHANNEL, CONTRACT
-from tests.support.gateway import CHAIN, EPOCH, Gateway, moved, until_true
+from tests.support.gateway import CHAIN, EPOCH, Gateway, moved
 from tests.support.postgres import PostgresServer, open_database
 from tests.support.storing import write
 
 BAND = "band:NIFTY-20260127:atm±2"
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New symbols are looked for more often than anybody needs."""
-    monkeypatch.setattr(patterns, "LOOK_S", 0.05)
 
 
 @pytest.fixture
@@ -172,22 +165,64 @@ async def test_candles_that_form_are_those_that_are_stored(
 
 
 async def test_candles_that_nobody_could_begin_are_begun_by_the_next(valkey: str) -> None:
-    async with bus.context(valkey, "gateway") as context:
+    async with _sources(valkey) as (hub, sources):
+        with sources.entering() as begin:
+            first, second = (asyncio.create_task(_call(begin, "NIFTY:1m")) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()  # the client left
+            assert await second
+            assert await _candles_in(hub, sources, "candle:NIFTY:1m") == 1
+
+
+async def test_candles_are_kept_while_a_client_enters_many_and_dropped_when_it_left(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_sources, "UNUSED_S", 0.0)
+    monkeypatch.setattr(live_sources, "TICK_S", 0.001)
+    async with _sources(valkey) as (hub, sources):
+        running = asyncio.create_task(sources.run(_no_report))
+        try:
+            with sources.entering() as begin:
+                assert await begin("NIFTY:1m")
+                for number in range(2, 40):  # each of them takes a while
+                    assert await begin(f"NIFTY:{number}m")
+                    await asyncio.sleep(0.002)
+                assert await _candles_in(hub, sources, "candle:NIFTY:1m") == 1
+            async with asyncio.timeout(gateway.WAIT_S):
+                while await _candles_in(hub, sources, "candle:NIFTY:39m"):
+                    await asyncio.sleep(0.01)
+        finally:
+            await cancel(running)
+
+
+@contextlib.asynccontextmanager
+async def _sources(redis_url: str) -> AsyncIterator[tuple[Hub, Sources]]:
+    """Sources that no gateway runs, and the hub that they feed; there is one value of NIFTY."""
+    async with bus.context(redis_url, "gateway") as context:
         parts, log = (context.redis, context.topics), context.telemetry.log
         latest, live = Latest(*parts), Live(*parts)
         hub = Hub(latest, Watch(*parts), live, Replay(*parts), log)
-        sources = Sources(hub, latest, live, None, context.clock, log)
-        await gateway.publish(context.redis, context.topics, CHAIN, 1)
-        first, second = (asyncio.create_task(sources.open("NIFTY:1m")) for _ in range(2))
-        await asyncio.sleep(0)
-        first.cancel()  # the client left
-        assert await second
-        channel = Channel("candle", "NIFTY:1m")
-        member = Backlog(is_msgpack=False)
-        (group,), _ = await hub.join(member, [channel], Form(0))
-        sources.show(channel.name)
-        assert group.state is not None
-        assert len(group.state.rows) == 1
+        await gateway.publish(*parts, CHAIN, 1)
+        yield hub, Sources(hub, latest, live, None, context.clock, log)
+
+
+async def _candles_in(hub: Hub, sources: Sources, name: str) -> int:
+    """How many candles a client finds who enters a channel, which it then leaves."""
+    member = Backlog(is_msgpack=False)
+    kind, _, rest = name.partition(":")
+    (group,), _ = await hub.join(member, [Channel(kind, rest)], Form(0))
+    sources.show(name)
+    count = 0 if group.state is None else len(group.state.rows)
+    await hub.leave(member, [group])
+    return count
+
+
+async def _no_report() -> dict[str, Any]:
+    return {"data": {}}
+
+
+async def _call(begin: Callable[[str], Awaitable[bool]], rest: str) -> bool:
+    return await begin(rest)
 
 
 async def test_health_is_what_readiness_says(served: Gateway) -> None:
@@ -252,136 +287,6 @@ async def test_every_kind_of_channel_comes_in_every_form(
             assert (updates[name]["prev"], updates[name]["seq"]) == (1, 2)
         for name in (BAND, candle):
             assert updates[name]["prev"] == wholes[name]["seq"]
-
-
-async def test_pattern_brings_what_matches_and_what_appears(served: Gateway) -> None:
-    await served.publish(CHAIN, 1)
-    calls, chain_pattern = "contract:NIFTY-20260127-250*-CE", "chain:*-20260127"
-    async with served.client() as client:
-        ack = await client.ask("subscribe", channels=[calls, chain_pattern], interval_ms=100)
-        matched = [f"contract:NIFTY-20260127-{strike}-CE" for strike in (25_000, 25_050)]
-        assert ack["resolved"] == {calls: matched, chain_pattern: [CHANNEL]}
-        assert ack["channels"] == [CHANNEL, *matched]
-        await served.publish(chains.enriched(underlying="BANKNIFTY"), 2)
-        joined = await client.until(lambda message: message["type"] == "joined")
-        new = "chain:BANKNIFTY-20260127"
-        assert (joined["pattern"], joined["channels"]) == (chain_pattern, [new])
-        assert (await client.of("snapshot", new))["seq"] == 2
-        left = await client.ask("unsubscribe", channels=[chain_pattern])
-        assert left["channels"] == matched
-
-
-async def test_pattern_takes_with_it_only_what_it_alone_brought(served: Gateway) -> None:
-    await served.publish(CHAIN, 1)
-    by_strike = "contract:NIFTY-20260127-25000-*"
-    calls = "contract:NIFTY-20260127-250*-CE"
-    call, put = (f"contract:NIFTY-20260127-25000-{kind}" for kind in ("CE", "PE"))
-    higher = "contract:NIFTY-20260127-25050-CE"
-    async with served.client() as client:
-        await client.ask("subscribe", channels=[put, calls])
-        ack = await client.ask("subscribe", channels=[by_strike])
-        assert ack["channels"] == [call, put, higher]
-        left = await client.ask("unsubscribe", channels=[by_strike])
-        assert left["channels"] == [call, put, higher]  # another pattern's, and the client's own
-        left = await client.ask("unsubscribe", channels=[calls])
-        assert left["channels"] == [put]
-        left = await client.ask("unsubscribe", channels=[put])
-        assert left["channels"] == []
-
-
-async def test_what_was_left_by_name_a_pattern_does_not_bring_back(served: Gateway) -> None:
-    await served.publish(CHAIN, 1)
-    async with served.client() as client:
-        await client.ask("subscribe", channels=["chain:*"], interval_ms=100)
-        assert (await client.ask("unsubscribe", channels=[CHANNEL]))["channels"] == []
-        await served.publish(chains.enriched(underlying="BANKNIFTY"), 2)
-        joined = await client.until(lambda message: message["type"] == "joined")
-        assert joined["channels"] == ["chain:BANKNIFTY-20260127"]
-        ack = await client.ask("unsubscribe", channels=["chain:*"])
-        assert ack["channels"] == []
-        again = await client.ask("subscribe", channels=["chain:*"])
-        assert again["channels"] == ["chain:BANKNIFTY-20260127", CHANNEL]
-
-
-@pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
-async def test_pattern_resumes_what_it_matches(valkey: str, msgpack: bool) -> None:
-    async with gateway.running(valkey) as served:
-        await served.publish(CHAIN, 7)
-        async with served.client(msgpack=msgpack) as client:
-            known = {"epoch": EPOCH, "seq": 7}
-            ack = await client.ask(
-                "subscribe",
-                channels=["chain:*", "underlying:N*"],
-                interval_ms=0,
-                since={CHANNEL: known},
-            )
-            assert ack["recovered"] == {CHANNEL: True}
-            assert ack["channels"] == [CHANNEL, "underlying:NIFTY"]
-            await served.publish(moved(CHAIN, seconds=1, last={0: 1.5}), 8)
-            assert (await client.of("snapshot", "underlying:NIFTY"))["seq"] == 7
-            update = await client.of("update", CHANNEL)
-            assert (update["prev"], update["seq"]) == (7, 8)
-
-
-async def test_channels_and_patterns_of_a_session_are_bounded(valkey: str) -> None:
-    limits = replace(Limits(), channels=6)
-    async with gateway.running(valkey, limits=limits) as served:
-        await served.publish(CHAIN, 1)
-        async with served.client() as client:
-            pattern = "contract:NIFTY-20260127-*"
-            ack = await client.ask(
-                "subscribe", channels=[pattern, "underlying:*", "contract:*", "chain:*"]
-            )
-            codes = {one["channel"]: one["code"] for one in ack["refused"]}
-            assert codes == {pattern: "too_many_channels", "contract:*": "malformed_channel"}
-            assert len(ack["channels"]) < 6
-            others = [f"chain:{underlying}*" for underlying in ("X", "Y", "Z")]
-            for number in range(0, 30, 3):
-                names = [f"{name}{number}" for name in others]
-                ack = await client.ask("subscribe", channels=names)
-            assert {one["code"] for one in ack["refused"]} == {"too_many_channels"}
-            assert "chain:*" not in {one["channel"] for one in ack["refused"]}
-            again = await client.ask("subscribe", channels=["chain:*"], interval_ms=100)
-            assert again["refused"] == []  # it is one of them
-
-
-async def test_new_symbols_beyond_the_bound_are_told_once_and_come_when_there_is_room(
-    valkey: str,
-) -> None:
-    async with gateway.running(valkey, limits=replace(Limits(), channels=2)) as served:
-        await served.publish(CHAIN, 1)
-        new = "chain:BANKNIFTY-20260127"
-        async with served.client() as client:
-            await client.ask("subscribe", channels=["chain:*", "health"])
-            await served.publish(chains.enriched(underlying="BANKNIFTY"), 2)
-            joined = await client.until(lambda message: message["type"] == "joined")
-            assert (joined["channels"], joined["refused"][0]["channel"]) == ([], "chain:*")
-            await served.publish(chains.enriched(underlying="FINNIFTY"), 3)  # 2 more, told anew
-            joined = await client.until(lambda message: message["type"] == "joined")
-            assert joined["refused"][0]["detail"].startswith("2 more")
-            ack = await client.ask("unsubscribe", channels=["health", CHANNEL])
-            assert ack["channels"] == []
-            joined = await client.until(lambda message: message["type"] == "joined")
-            assert joined["channels"] == [new, "chain:FINNIFTY-20260127"]
-            assert joined["refused"] == []
-
-
-async def test_session_that_ends_while_a_pattern_brings_channels_leaves_nothing(
-    valkey: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(patterns, "LOOK_S", 0.01)
-    async with gateway.running(valkey) as served:
-        for number in range(12):
-            async with served.client() as client:
-                await client.ask("subscribe", channels=["chain:*", "contract:NIFTY-nearest-*"])
-                await served.publish(chains.enriched(underlying=f"U{number}"), number + 1)
-                await asyncio.sleep(number * 0.002)
-        await until_true(lambda: served.telemetry.report()["gauges"]["clients"] == 0)
-        channels = f"{served.topics.live('')}*", f"*{served.topics.latest('', 0)}*"
-        deadline = time.monotonic() + gateway.WAIT_S
-        while any([await served.redis.pubsub_channels(one) for one in channels]):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
 
 
 def _by_symbol(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
