@@ -81,14 +81,21 @@ def _nearest(strikes: list[float], price: float) -> int:
 
 
 def band_reader(rest: str) -> Reader:
-    """Makes states of a band of the texts of its chain; remembers the centre."""
+    """Makes states of a band of the texts of its chain; remembers the centre.
+
+    None of a text that is not newer than those before it: it shall not move the centre.
+    """
     width = _width(rest)
     centre = Centre()
+    newest = (0, 0)
 
     def read(text: bytes) -> State | None:
+        nonlocal newest
         whole = chain_state(text)
-        if whole.header is None:
+        instant = (whole.ts_ingest, whole.position.seq)
+        if whole.header is None or instant <= newest:
             return None
+        newest = instant
         money = _decode_money(whole.header)
         price = money.spot if money.spot is not None else money.forward
         strikes = sorted({strike_of(name) for name in whole.rows})

@@ -120,3 +120,13 @@ def test_names_of_bands(name: str, stands: str) -> None:
 def test_names_that_are_no_bands_are_refused(name: str) -> None:
     with pytest.raises(Refused):
         parse_channel(name)
+
+
+def test_value_that_comes_behind_a_newer_one_moves_no_band() -> None:
+    read = band_reader("NIFTY-20260127:atm±1")
+    assert read(text_at(25_000.0, seq=3)) is not None
+    assert read(text_at(25_045.0, seq=2)) is None
+    assert read(text_at(25_000.0, seq=3)) is None
+    state = read(text_at(25_022.0, seq=4))
+    assert state is not None
+    assert state.strikes == (24_950.0, 25_000.0, 25_050.0)
