@@ -35,7 +35,15 @@ CHECKS = [
     response_schema_conformance,
 ]
 WITH_ALL, WITH_ONE = 10, 1  # requests to a route, with a token of all scopes and with one of each
-ENDLESS = ("stream",)
+STREAMS = 30
+ENDLESS = ("stream",)  # has a test of its own
+CHANCE = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -72,6 +80,36 @@ async def test_whatever_is_asked_is_answered_as_described(served: Surface) -> No
     assert (await served.gateway.http.get("/healthz")).status_code == 200
 
 
+async def test_stream_is_opened_or_refused_as_described(served: Surface) -> None:
+    document = (await served.gateway.http.get("/openapi.json")).json()
+    operation = schemathesis.openapi.from_dict(document)["/v1/stream"]["GET"]
+    described = document["paths"]["/v1/stream"]["get"]["responses"]
+    opened = 0
+
+    @settings(CHANCE, max_examples=STREAMS)
+    @given(
+        case=one_of(
+            operation.as_strategy(query={"channels": ["underlying:NIFTY", "health"]}),
+            operation.as_strategy(),
+            operation.as_strategy(generation_mode=GenerationMode.NEGATIVE),
+        )
+    )
+    def check(case: schemathesis.Case) -> None:
+        nonlocal opened
+        asked = case.as_transport_kwargs(base_url=str(served.gateway.http.base_url).rstrip("/"))
+        asked["headers"] = {**asked["headers"], "Authorization": f"Bearer {served.gateway.token()}"}
+        with requests.request(**asked, stream=True, timeout=10) as response:
+            assert response.status_code != 500
+            assert str(response.status_code) in described
+            if response.status_code == 200:
+                opened += 1
+                assert response.headers["content-type"].startswith("text/event-stream")
+                assert next(response.iter_lines()).startswith(b"retry: ")
+
+    await asyncio.to_thread(check)
+    assert 0 < opened < STREAMS
+
+
 def asked_for(
     served: Surface, operation: "APIOperation[Any, Any, Any, Any]"
 ) -> list[SearchStrategy[schemathesis.Case]]:
@@ -100,14 +138,7 @@ def ask(
     """Ask a route by chance; how often. Raises what does not hold."""
     asked = 0
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(CHANCE, max_examples=examples)
     @given(case=one_of(asked_for(served, operation)))
     def check(case: schemathesis.Case) -> None:
         nonlocal asked
