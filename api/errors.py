@@ -106,8 +106,7 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, HTTPException) and error.status_code < 500:  # above, it tells of our code
         status = error.status_code
-        code = _CODES.get(status, "error")
-        return ApiError(status, code, error.detail, headers=_with_head(error.headers))
+        return ApiError(status, code_of(status), error.detail, headers=_with_head(error.headers))
     retry = {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(error, BusUnavailable):
         return ApiError(503, "redis_unavailable", "the latest values are away", headers=retry)
@@ -116,6 +115,11 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, DecodeError):
         return ApiError(500, "undecodable_value", "a stored value cannot be read")
     return ApiError(500, "internal_error", _OURS)
+
+
+def code_of(status: int) -> str:
+    """The code of a status that nobody gave a nearer reason for."""
+    return _CODES.get(status, "error")
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

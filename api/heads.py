@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with bounds on a request's head: its size and how long it takes.
 
-What it refuses never becomes a request, so the answer is written here, as a problem like any other.
-Depends on a few attributes of the protocol of uvicorn 0.5x, which a test holds in place.
+Fields behind a body are never headers: who checks headers before us need not have seen them.
+What is refused here never becomes a request, so the answer is written here, as a problem like any
+other. Depends on a few attributes of the protocol of uvicorn 0.5x, which a test holds in place.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ class Protocol(HttpToolsProtocol):
 
     _size = 0
     _fields = 0
+    _is_head = False
+    _is_message = False
+    _unseen = 0  # bytes that have come since the parser told of any
     _refusal: ApiError | None = None
     _due: asyncio.TimerHandle | None = None
 
@@ -41,11 +45,13 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._size = self._fields = 0
+        self._is_head = self._is_message = True
         if self._due is None:
             self._due = self.loop.call_later(HEAD_S, self._too_slow)
 
     def on_url(self, url: bytes) -> None:
         """A part of the address has come."""
+        self._unseen -= len(url)
         self._size += len(url)
         if self._size > HEAD_BYTES:
             raise self._refuse(414, "uri_too_long", f"an address has at most {HEAD_BYTES} bytes")
@@ -53,15 +59,19 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field has come."""
-        self._size += len(name) + len(value) + 4
+        size = len(name) + len(value) + 4
+        self._unseen -= size
+        self._size += size
         self._fields += 1
         if self._size > HEAD_BYTES or self._fields > HEAD_FIELDS:
             detail = f"a head has at most {HEAD_FIELDS} fields and {HEAD_BYTES} bytes"
             raise self._refuse(431, "head_too_large", detail)
-        super().on_header(name, value)
+        if self._is_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._is_head = False
         self._head_is_over()
         super().on_headers_complete()
         is_head = self.scope["method"] == "HEAD"
@@ -69,15 +79,26 @@ class Protocol(HttpToolsProtocol):
         extensions: Any = {CONNECTION: lent}
         self.scope["extensions"] = extensions
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has come."""
+        self._unseen = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._is_message = False
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        self._unseen += len(data)
         super().data_received(data)
+        if not self._is_message:
+            self._unseen = 0
         # A field that does not end is held by the parser, which tells nothing of it.
-        if self._due is not None:
-            self._size += len(data)
-            if self._size > 2 * HEAD_BYTES:
-                self._refuse(431, "head_too_large", f"a head has at most {HEAD_BYTES} bytes")
-                self.send_400_response("")
+        if self._unseen > 2 * HEAD_BYTES:
+            self._refuse(431, "head_too_large", f"a head has at most {HEAD_BYTES} bytes")
+            self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong, as a problem, and close."""
@@ -105,7 +126,7 @@ class Protocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._due = None
-        if self._size:
+        if self._is_head:
             self._refuse(408, "head_too_slow", "the head did not come in time")
             self.send_400_response("")
         else:

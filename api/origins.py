@@ -43,8 +43,12 @@ class Origins:
         if not host:
             return False
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            parts = urlsplit(f"//{host}")
+            is_host = parts.netloc == host and "@" not in host and parts.port != 0
         except ValueError:
+            return False
+        name = parts.hostname or ""
+        if not is_host:
             return False
         if name in self._hosts or name.endswith(".localhost"):
             return True

@@ -3,13 +3,17 @@
 uvicorn waits for room before it writes a close frame and for an empty buffer before it closes the
 transport; a stalled client would keep its connection for ever. And it copies what it sends four
 times, and builds a frame for each client, though a server's frames are the same for all of them.
-Depends on six attributes of the protocol of uvicorn 0.5x, which a test holds in place.
+Depends on seven attributes of the protocol of uvicorn 0.5x, which a test holds in place.
 """
 
+import secrets
 from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from api.edge import SECURITY_HEADERS
+from api.errors import PROBLEM_TYPE, ApiError, code_of, problem_body
 
 ABORT_AFTER_S = 3.0  # for the close handshake of a client that is merely slow
 WRITING = "stockify.write"  # the name of `write` among the extensions of a scope
@@ -19,8 +23,14 @@ _TEXT, _BINARY = 0x81, 0x82  # the first byte of a whole message
 class Protocol(WebSocketsSansIOProtocol):
     """Closes within a bounded time, whatever the client does; takes frames as well as messages.
 
-    The scope's extensions have `write` under `WRITING`.
+    The scope's extensions have `write` under `WRITING`. A handshake that is refused is answered
+    with a problem.
     """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._plainly = self.conn.reject
+        self.conn.reject = self._reject  # type: ignore[method-assign]
 
     async def run_asgi(self) -> None:
         """Serve the connection."""
@@ -59,6 +69,24 @@ class Protocol(WebSocketsSansIOProtocol):
         if not self._is_open():
             raise ClientDisconnected
         self.transport.write(frame)
+
+    def _reject(self, status: Any, text: str) -> Any:
+        """The answer to a handshake that is none, or that nothing is there for."""
+        number = int(status)
+        if number == 403:  # the application closed before it accepted: there is no such route
+            number, text = 404, "there is no socket"
+        request_id = secrets.token_hex(8)
+        detail = text.strip() or "no handshake"
+        body = problem_body(ApiError(number, code_of(number), detail[:200]), request_id)
+        response = self._plainly(number, body.decode())
+        response.headers["Sec-WebSocket-Version"] = "13"
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = PROBLEM_TYPE
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Request-Id"] = request_id
+        for name, value in SECURITY_HEADERS:
+            response.headers[name.decode()] = value.decode()
+        return response
 
     def _is_open(self) -> bool:
         return self.handshake_complete and not self.disconnected and not self.close_sent

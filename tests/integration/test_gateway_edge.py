@@ -168,6 +168,75 @@ async def test_slow_head_is_408(shared: Gateway, monkeypatch: pytest.MonkeyPatch
     assert body["code"] == "head_too_slow"
 
 
+async def test_fields_behind_a_body_are_no_headers(shared: Gateway) -> None:
+    """What stands before us and checks or strips headers may pass these on unseen."""
+    chunked = "Transfer-Encoding: chunked"
+    trailer = f"0\r\nAuthorization: Bearer {shared.token()}\r\n\r\n".encode()
+    asked = request("GET", "/v1/underlyings", chunked, "Connection: close", body=trailer)
+    head, body = await said(shared, asked)
+    assert head.startswith(b"http/1.1 401")
+    assert body["code"] == "unauthenticated"
+
+
+async def test_endless_field_behind_a_body_is_431(shared: Gateway) -> None:
+    fields = (f"Authorization: Bearer {shared.token()}", "Transfer-Encoding: chunked")
+    path = "/v1/compatibility/subjects/x/versions"
+    first = request("POST", path, *fields, "Content-Type: application/json", body=b"1\r\n{\r\n")
+    head, body = await said(shared, first, b"0\r\nX: ", b"x" * 20_000, b"x" * 20_000, pause_s=0.02)
+    assert head.startswith(b"http/1.1 431")
+    assert body["code"] == "head_too_large"
+
+
+async def test_head_may_come_in_many_parts(shared: Gateway) -> None:
+    """As it does over a network, where a segment has some 1,400 bytes."""
+    whole = request("GET", "/healthz?" + "x" * 8_000, f"X-A: {'y' * 4_000}", "Connection: close")
+    parts = [whole[at : at + 1_400] for at in range(0, len(whole), 1_400)]
+    head, _ = await said(shared, *parts, pause_s=0.005)
+    assert head.startswith(b"http/1.1 200")
+
+
+SHAKEN = (
+    *("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        pytest.param(request("GET", "/v1/ws", *SHAKEN[:3]), 400, "bad_request", id="no key"),
+        pytest.param(request("GET", "/v1/ws", *SHAKEN[:2], SHAKEN[3]), 400, "bad_request",
+            id="no version"),
+        pytest.param(request("POST", "/v1/ws", *SHAKEN), 405, "method_not_allowed", id="method"),
+        pytest.param(request("GET", "/nothing", *SHAKEN), 404, "not_found", id="path"),
+        pytest.param(request("GET", "/v1/underlyings", *SHAKEN), 404, "not_found", id="REST"),
+        pytest.param(request("GET", "/v1/ws", *SHAKEN, "Origin: null"), 403, "foreign_origin",
+            id="origin"),
+        pytest.param(request("GET", "/v1/ws", *SHAKEN).replace(b"localhost", b"elsewhere.example"),
+            421, "bad_host", id="host"),
+    ],
+)  # fmt: skip
+async def test_refused_handshake_is_a_problem(
+    text: bytes, status: int, code: str, shared: Gateway
+) -> None:
+    head, body = await said(shared, text)
+    assert head.startswith(b"http/1.1 %d" % status)
+    assert (body["status"], body["code"]) == (status, code)
+    assert b"content-type: application/problem+json" in head
+    assert head.count(b"content-type:") == 1
+    assert b"x-content-type-options: nosniff" in head
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example@localhost", "localhost:0", "localhost:99999", "localhost/x", "local host"],
+)
+async def test_host_that_two_readers_read_differently_is_421(host: str, shared: Gateway) -> None:
+    text = request("GET", "/healthz", "Connection: close").replace(b"localhost", host.encode())
+    head, _ = await said(shared, text)
+    assert head.startswith(b"http/1.1 421")
+
+
 async def test_client_that_says_nothing_is_left(
     shared: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
