@@ -4,10 +4,11 @@ The algorithm is that of the key, never taken from the token alone. Never logs a
 says why in words that help an honest caller.
 """
 
+import contextlib
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -114,6 +115,16 @@ class Verifier:
     def dismiss(self, session: object) -> None:
         """The session has ended."""
         self._attended.pop(session, None)
+
+    @contextlib.contextmanager
+    def attending(self, principal: Principal, end: Callable[[], None]) -> Iterator[None]:
+        """Attend an answer that lasts, for as long as the block does."""
+        session = object()
+        self.attend(session, principal, end)
+        try:
+            yield
+        finally:
+            self.dismiss(session)
 
     def forget(self) -> None:
         """Verify every token anew, for the keys have changed."""

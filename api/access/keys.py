@@ -29,6 +29,8 @@ RSA_BITS = range(2_048, 8_193)  # below it is broken, above it a check costs too
 FETCH_S = 5.0
 REFRESH_S = 900.0  # so soon a key that was withdrawn is no longer taken
 FLOOR_S = 10.0  # between two fetches, whatever tokens name
+# A compressed answer could be a thousand times as large once it is held.
+_PLAIN = {"Accept": "application/json", "Accept-Encoding": "identity"}
 STALE_S = 86_400.0  # a set that nobody could fetch for a day is not believed any more
 
 
@@ -110,11 +112,13 @@ class AddressSource:
         async with (
             asyncio.timeout(FETCH_S),
             httpx.AsyncClient(verify=self._trust, timeout=FETCH_S) as client,
-            client.stream("GET", self._url, headers={"Accept": "application/json"}) as answer,
+            client.stream("GET", self._url, headers=_PLAIN) as answer,
         ):
             if answer.status_code != 200:
                 raise DecodeError(f"the answer is {answer.status_code}")
-            async for part in answer.aiter_bytes():
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise DecodeError("the answer is compressed")
+            async for part in answer.aiter_raw():
                 parts.append(part)
                 length += len(part)
                 if length > SET_BYTES:

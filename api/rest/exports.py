@@ -9,6 +9,7 @@ from typing import Any
 from litestar import Response, get
 from litestar.params import FromPath
 
+from api.access.auth import principal_of
 from api.errors import ApiError, invalid_parameter, not_found
 from api.gateway import Gateway, database_of, gateway_of
 from api.rest.answers import VARY, AnyRequest, format_of, instant, meta_header, schema_metadata
@@ -89,7 +90,8 @@ async def export(request: AnyRequest, dataset: FromPath[str]) -> Response[bytes]
 
     broken = partial(_log, gateway, meta)
     bounds = {"stalled_s": gateway.limits.stalled_s, "longest_s": gateway.limits.export_s}
-    return Streamed(pieces, headers, broken=broken, **bounds)
+    attended = partial(gateway.verifier.attending, principal_of(request))
+    return Streamed(pieces, headers, broken=broken, attended=attended, **bounds)
 
 
 async def _encoded(

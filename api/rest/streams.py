@@ -7,7 +7,7 @@ last chunk never comes. Knows nothing of what is sent.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
 
 from litestar import Response
@@ -16,10 +16,15 @@ from litestar import Response
 SLICE_BYTES = 128 * 1024
 
 Pieces = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+Attendance = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
+
+
+class NoLongerAdmitted(Exception):
+    """The token that the answer was asked for with was revoked."""
 
 
 class Streamed(Response[bytes]):
@@ -27,7 +32,8 @@ class Streamed(Response[bytes]):
     is a problem as everywhere.
 
     A client that takes less than SLICE_BYTES in `stalled_s`, or has not all of it in `longest_s`,
-    is cut. `broken` is told why an answer ended early.
+    is cut. `broken` is told why an answer ended early. `attended` is given what to call when the
+    client may not have the rest any more, while there is one.
     """
 
     def __init__(
@@ -38,8 +44,10 @@ class Streamed(Response[bytes]):
         stalled_s: float,
         longest_s: float,
         broken: Callable[[Exception], None],
+        attended: Attendance,
     ) -> None:
         super().__init__(b"", headers=headers)
+        self._attended = attended
         self._pieces, self._told = pieces, headers
         self._stalled_s, self._longest_s, self._broken = stalled_s, longest_s, broken
         self._is_started = False
@@ -49,11 +57,15 @@ class Streamed(Response[bytes]):
         return self._answer
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        refused = asyncio.Event()
         try:
-            async with asyncio.TaskGroup() as group:
-                leaving = group.create_task(_until_left(receive))
-                await self._send(send, is_head=bool(scope["state"].get("is_head")))
-                leaving.cancel()
+            with self._attended(refused.set):
+                async with asyncio.TaskGroup() as group:
+                    ends = (_until_left(receive), _until_refused(refused))
+                    waiting = [group.create_task(end) for end in ends]
+                    await self._send(send, is_head=bool(scope["state"].get("is_head")))
+                    for task in waiting:
+                        task.cancel()
         except ExceptionGroup as errors:
             error = _first(errors)
             if self._is_started:
@@ -123,6 +135,11 @@ async def _until_left(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     raise ClientLeft
+
+
+async def _until_refused(refused: asyncio.Event) -> None:
+    await refused.wait()
+    raise NoLongerAdmitted("the token was revoked")
 
 
 def _first(error: Exception) -> Exception:

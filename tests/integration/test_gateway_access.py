@@ -1,6 +1,7 @@
 """Who is let in by a real gateway: bad tokens, API keys, tickets, revocation, other issuers."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from api.access.keys import Keyring
 from api.access.revoked import APPLIED_S, Revoked
 from api.errors import ApiError
 from pipeline.credentials import Principal, issue_token
+from pipeline.errors import DecodeError
 from pipeline.keys import ApiKeys, Tickets
 from pipeline.revocations import Revocations
 from tests.support import gateway, issuer, servers, tokens
@@ -492,6 +494,20 @@ async def test_key_set_is_fetched_for_an_unknown_key_and_never_from_a_token(
                 tokens.claims(iss=ISSUER), tokens.rsa_key(9), "RS256", headers={"jku": other.url}
             )
             assert await status(served, jku) == 401
+
+
+async def test_compressed_key_set_is_never_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kB could be many MB once they are unpacked."""
+    async with issuer.running(tmp_path) as other:
+        monkeypatch.setenv("SSL_CERT_FILE", str(other.certificate))
+        source = access_keys.AddressSource(other.url)
+        assert await source.read() == other.document
+        assert b"accept-encoding: identity" in other.heard.lower()
+        other.document, other.coding = gzip.compress(bytes(32 * 1024 * 1024)), "gzip"
+        with pytest.raises(DecodeError, match="compressed"):
+            await source.read()
 
 
 async def test_address_with_a_certificate_of_nobody_is_not_believed(

@@ -260,6 +260,24 @@ async def test_client_that_leaves_frees_the_session(served: Gateway, database_ur
         await until_free(served)
 
 
+async def test_export_breaks_off_when_its_token_is_revoked(
+    served: Gateway, database_url: str
+) -> None:
+    path = f"/v1/exports/option_contracts?{MANY}"
+    asked = {"Authorization": f"Bearer {served.token('export', subject='leaver')}"}
+    async with served.http.stream("GET", path, headers=asked) as response:
+        assert response.status_code == 200
+        pieces = response.aiter_raw()
+        await anext(pieces)
+        revoked = await served.http.post("/v1/token/revoke", headers=asked)
+        assert revoked.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _piece in pieces:
+                pass
+    await until_no_copy_runs(database_url)
+    await until_free(served)
+
+
 async def test_client_that_does_not_read_holds_the_server_and_no_memory(
     served: Gateway, database_url: str
 ) -> None:

@@ -26,14 +26,17 @@ class Issuer:
     document: bytes
     status: int = 200
     location: str = ""
+    coding: str = ""
     asked: int = 0
+    heard: bytes = b""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
+            self.heard = await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.document)}\r\n"
             head += f"Location: {self.location}\r\n" if self.location else ""
+            head += f"Content-Encoding: {self.coding}\r\n" if self.coding else ""
             writer.write(f"{head}Connection: close\r\n\r\n".encode() + self.document)
             await writer.drain()
         writer.close()
