@@ -16,6 +16,7 @@ from api.live.wire import Message, Skipped
 
 BACKLOG_BYTES = 1024 * 1024  # some seven whole chains; beyond that it is for the slow policy
 FRAME_BYTES = 256 * 1024  # a frame is cut here, so that one client never holds the loop for long
+ANSWERS_BYTES = 4 * 1024 * 1024  # a client that asks and does not read is cut here
 REPLAY_BACKLOGS = 16  # as many times the bound may what is sent again be; more is a snapshot
 
 
@@ -39,7 +40,8 @@ class _Skip:
 class Backlog:
     """One client's queue. `ready` is set while there is something to send.
 
-    `cut` is called when there is no room for a channel whose client would rather be cut.
+    `cut` is called when there is no room for an answer, or for a channel whose client would rather
+    be cut.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Backlog:
         self._cut = cut
         self._limit_bytes = limit_bytes
         self._controls: deque[bytes] = deque()
+        self._controls_bytes = 0
         self._replayed: deque[Packet] = deque()
         self._batches: deque[Batch] = deque()
         self._bytes = 0
@@ -72,8 +75,17 @@ class Backlog:
             self._slow[channel] = slow
 
     def tell(self, message: Message) -> None:
-        """Queue a message of this session's own: an answer, an error, a heartbeat."""
-        self._controls.append(encode_message(message, self.is_msgpack))
+        """Queue a message of this session's own: an answer, an error, a heartbeat.
+
+        None can be left out; a client that takes too few of them is cut.
+        """
+        encoded = encode_message(message, self.is_msgpack)
+        if self._controls and self._controls_bytes + len(encoded) > ANSWERS_BYTES:
+            if self._cut is not None:
+                self._cut()
+            return
+        self._controls.append(encoded)
+        self._controls_bytes += len(encoded)
         self.ready.set()
 
     def owe(self, channel: str) -> None:
@@ -171,7 +183,7 @@ class Backlog:
         """
         messages = list(self._controls)
         self._controls.clear()
-        size = sum(map(len, messages))
+        size, self._controls_bytes = self._controls_bytes, 0
         while self._replayed and size < FRAME_BYTES:
             packet = self._replayed.popleft()
             messages.append(packet.encoded(self.is_msgpack))

@@ -30,7 +30,9 @@ CLOSE_CODES = {
     1009: "a message above 64 KiB",
     session.FAILED: "the gateway failed; its log says why",
     session.RESTART: "the gateway restarts, or cannot tell now what is revoked; come back",
-    session.STALLED: "nothing was drained for 30 s, or there was no room for `disconnect`",
+    session.STALLED: (
+        "nothing was drained for 30 s, 4 MiB of answers waited, or there was no room for `disconnect`"
+    ),
     session.MALFORMED: "a message that is no object of the agreed encoding",
     session.UNAUTHENTICATED: "the token does not hold, has expired or was revoked",
     session.FORBIDDEN: "the token lacks the scope `live`",

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from api.live.backlog import FRAME_BYTES, Backlog
+from api.live.backlog import ANSWERS_BYTES, FRAME_BYTES, Backlog
 from api.live.messages import Packet
 from api.live.wire import Pong
 
@@ -189,3 +189,20 @@ def test_loss_is_no_news_to_who_knows_nothing_yet() -> None:
     backlog.owe("chain:A")
     backlog.miss("chain:A", 4, 9)
     assert kinds(backlog) == ["snapshot"]
+
+
+def test_client_that_asks_and_does_not_read_is_cut_and_no_more_is_kept() -> None:
+    cuts: list[str] = []
+    backlog = Backlog(is_msgpack=False, cut=lambda: cuts.append("cut"))
+    answer = Pong(id="x" * 100_000, ts="")
+    for _ in range(ANSWERS_BYTES // 100_100):
+        backlog.tell(answer)
+    assert cuts == []
+    for _ in range(3):
+        backlog.tell(answer)
+    assert cuts
+    assert sum(map(len, backlog.take(snapshot))) <= ANSWERS_BYTES
+    cuts.clear()
+    backlog.tell(answer)
+    assert cuts == []
+    assert kinds(backlog) == ["pong"]
