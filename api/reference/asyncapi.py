@@ -31,7 +31,8 @@ CLOSE_CODES = {
     session.FAILED: "the gateway failed; its log says why",
     session.RESTART: "the gateway restarts, or cannot tell now what is revoked; come back",
     session.STALLED: (
-        "nothing was drained for 30 s, 4 MiB of answers waited, or there was no room for `disconnect`"
+        "nothing was drained for 30 s, 4 MiB of answers waited, "
+        "or there was no room for `disconnect`"
     ),
     session.MALFORMED: "a message that is no object of the agreed encoding",
     session.UNAUTHENTICATED: "the token does not hold, has expired or was revoked",
