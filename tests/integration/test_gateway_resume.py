@@ -1,6 +1,5 @@
 """Every update, holes in the feed, and clients who come back: over real streams and workers."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,8 +30,8 @@ async def served(valkey: str) -> AsyncIterator[Gateway]:
 async def test_every_update_comes_in_its_order_and_unmerged(
     trading: Market, served: Gateway
 ) -> None:
-    (first,) = await trading.append(0)
-    await _published(served, UNDERLYING, first)
+    first = await trading.open()
+    await trading.published(UNDERLYING, first)
     async with served.client() as client:
         channels = [CHANNEL, CONTRACT, UNDERLYING]
         await client.ask("subscribe", channels=channels, interval_ms=0)
@@ -60,7 +59,7 @@ async def test_every_update_comes_in_its_order_and_unmerged(
 async def test_updates_that_were_not_heard_come_from_the_stream(
     trading: Market, served: Gateway
 ) -> None:
-    (first,) = await trading.append(0)
+    first = await trading.open()
     async with served.client() as client:
         await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)
         held = await Held().follow(client, first)
@@ -104,7 +103,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
 
 async def test_client_that_was_away_gets_each_update_once(trading: Market, served: Gateway) -> None:
     known = [Held(channel) for channel, _ in FORMS]
-    (first,) = await trading.append(0)
+    first = await trading.open()
     for held, (channel, options) in zip(known, FORMS, strict=True):
         async with served.client() as client:
             await client.ask("subscribe", channels=[channel], **options)
@@ -113,7 +112,7 @@ async def test_client_that_was_away_gets_each_update_once(trading: Market, serve
     for number in range(1, 13):
         await trading.append(number, chain=OTHER)
         expected += await trading.append(number)
-    await _published(served, UNDERLYING, expected[-1])
+    await trading.published(UNDERLYING, expected[-1])
     for number, (held, (channel, options)) in enumerate(zip(known, FORMS, strict=True), 13):
         async with served.client() as client, served.client() as other:
             ack = await client.ask("subscribe", channels=[channel], since=held.since, **options)
@@ -130,12 +129,11 @@ async def test_client_that_was_away_gets_each_update_once(trading: Market, serve
 async def test_all_contracts_of_a_chain_are_recovered_at_once(
     trading: Market, served: Gateway
 ) -> None:
-    (first,) = await trading.append(0)
-    await _published(served, CHANNEL, first)
+    first = await trading.open()
     whole = (await served.get("/v1/chains/NIFTY/nearest")).json()["data"]
     channels = [CHANNEL, *(f"contract:{row['symbol']}" for row in whole)]
     expected = await trading.append(*range(1, 21))
-    await _published(served, CHANNEL, expected[-1])
+    await trading.published(CHANNEL, expected[-1])
     known = {"epoch": await trading.epoch(), "seq": first}
     async with served.client() as client:
         since = dict.fromkeys(channels, known)
@@ -152,8 +150,7 @@ async def test_all_contracts_of_a_chain_are_recovered_at_once(
 
 
 async def test_position_that_is_the_newest_needs_nothing(trading: Market, served: Gateway) -> None:
-    (first,) = await trading.append(0)
-    await _published(served, CHANNEL, first)
+    first = await trading.open()
     epoch = await trading.epoch()
     async with served.client() as client:
         since = {CHANNEL: {"epoch": epoch, "seq": first}}
@@ -167,10 +164,10 @@ async def test_position_that_is_the_newest_needs_nothing(trading: Market, served
 async def test_what_cannot_be_recovered_whole_is_a_snapshot(
     trading: Market, served: Gateway
 ) -> None:
-    (first,) = await trading.append(0)
+    first = await trading.open()
     (foreign,) = await trading.append(0, chain=OTHER)
     last = (await trading.append(1, 2, 3))[-1]
-    await _published(served, CHANNEL, last)
+    await trading.published(CHANNEL, last)
     epoch = await trading.epoch()
 
     async def refuses(position: dict[str, Any]) -> bool:
@@ -190,26 +187,14 @@ async def test_what_cannot_be_recovered_whole_is_a_snapshot(
 
 
 async def test_too_much_to_recover_is_a_snapshot(trading: Market, served: Gateway) -> None:
-    (first,) = await trading.append(0)
+    first = await trading.open()
     last = (await trading.append(*range(1, 300)))[-1]
-    await _published(served, CHANNEL, last)
+    await trading.published(CHANNEL, last)
     async with served.client() as client:
         since = {CHANNEL: {"epoch": await trading.epoch(), "seq": first}}
         ack = await client.ask("subscribe", channels=[CHANNEL], interval_ms=0, since=since)
         assert ack["recovered"] == {CHANNEL: False}
         assert (await client.next())["type"] == "snapshot"
-
-
-async def _published(served: Gateway, channel: str, seq: int) -> None:
-    """Wait until a channel's newest value is that one."""
-    symbol = channel.partition(":")[2]
-    source = latest.Latest(served.redis, served.topics)
-    async with asyncio.timeout(gateway.WAIT_S):
-        while True:
-            (text,) = await source.texts([symbol])
-            if text is not None and latest.decode_latest(symbol, text).position.seq >= seq:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def _cut_subscriptions(served: Gateway) -> None:

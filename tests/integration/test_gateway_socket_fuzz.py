@@ -114,7 +114,7 @@ async def test_whatever_is_said_ends_as_documented_and_hurts_nobody(
     trading: tuple[Market, str], served: Gateway, capfd: pytest.CaptureFixture[str]
 ) -> None:
     market, _ = trading
-    (first,) = await market.append(0)
+    first = await market.open()
     document = (await served.http.get("/asyncapi.json")).json()
     validators = {
         name: Draft7Validator({**message["payload"], "components": document["components"]})

@@ -28,7 +28,7 @@ async def test_killed_gateway_is_replaced_by_the_other_without_a_gap(
             url = f"http://127.0.0.1:{one.gateway_port}/healthz"
             await asyncio.to_thread(gateway_process.answer, url, 200)
         async with market(valkey) as trading:
-            (first,) = await trading.append(0)
+            first = await trading.open()
             moving, staying = Held(), Held()
             async with _client(settings[0]) as one, _client(settings[1]) as other:
                 for client in (one, other):
@@ -58,7 +58,7 @@ async def test_killed_gateway_is_replaced_by_the_other_without_a_gap(
 async def test_feed_goes_on_by_itself_when_redis_is_back(tmp_path: Path) -> None:
     with servers.running(servers.valkey_binary(), tmp_path) as server:
         async with market(server.url) as trading, gateway.running(server.url) as served:
-            (first,) = await trading.append(0)
+            first = await trading.open()
             async with served.client() as client, served.client() as other:
                 held, slower = Held(), Held(CONTRACT)
                 await client.ask("subscribe", channels=[CHANNEL], interval_ms=0)

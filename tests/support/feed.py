@@ -9,13 +9,13 @@ from typing import Any
 
 import websockets
 
-from pipeline import frames, models
+from pipeline import frames, latest, models
 from pipeline.entries import NewEntry
 from pipeline.models import EnrichedChain
 from pipeline.runtime import Context
 from pipeline.streams import Producer
 from tests.support import bus, chains
-from tests.support.gateway import CHAIN, Client, Gateway, moved
+from tests.support.gateway import CHAIN, WAIT_S, Client, Gateway, moved
 from workers import realtime
 
 CHANNEL = "chain:NIFTY-20260127"
@@ -50,6 +50,23 @@ class Market:
         entries = [snapshot(number, chain) for number in numbers]
         calls = [self._producer.append(self._stream, one) for one in entries]
         return [one.seq for one in await asyncio.gather(*calls)]
+
+    async def open(self) -> int:
+        """Append the first snapshot and wait until it can be subscribed to; gives its seq."""
+        (first,) = await self.append(0)
+        await self.published(CHANNEL, first)
+        return first
+
+    async def published(self, channel: str, seq: int) -> None:
+        """Wait until a channel's newest value is that one."""
+        symbol = channel.partition(":")[2]
+        source = latest.Latest(self.context.redis, self.context.topics)
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                (text,) = await source.texts([symbol])
+                if text is not None and latest.decode_latest(symbol, text).position.seq >= seq:
+                    return
+                await asyncio.sleep(0.01)
 
     async def epoch(self) -> str:
         """The epoch of the stream."""
