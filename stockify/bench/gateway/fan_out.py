@@ -35,7 +35,7 @@ class Size(msgspec.Struct, frozen=True):
     clients: tuple[int, ...] = CLIENTS
 
 
-QUICK = Size(rounds=1, trios=2, full_s=0.3, paced_s=0.3, clients=(MANY,))
+QUICK = Size(rounds=1, trios=1, full_s=0.3, paced_s=0.3, clients=(MANY,))
 
 
 class Turn(msgspec.Struct, frozen=True):
