@@ -17,6 +17,7 @@ from tests.support.gateway import CHAIN, Client, Gateway, moved, until_true
 
 HEALTHY = 200
 UPDATES = 40
+PARTING = 100
 BIG = chains.enriched(81)  # so that its updates soon are more than a connection takes unread
 SESSIONS, EACH = 10, 1_000
 SUBSCRIBED_S = 10.0  # a fifth of that where nothing else runs
@@ -58,6 +59,27 @@ async def test_slow_and_stalled_clients_cost_the_healthy_ones_nothing(served: Ga
     finally:
         stalled.close()
         await asyncio.gather(*(one.socket.close() for one in (*healthy, slow)))
+
+
+async def test_crowd_is_told_of_a_restart_whoever_stalls(valkey: str) -> None:
+    limits = Limits(backlog_bytes=100_000)
+    async with gateway.running(valkey, limits=limits, **UNLIMITED) as served:
+        await served.publish(BIG, 5)
+        async with asyncio.TaskGroup() as opening:
+            sockets = [opening.create_task(_opened(served, CONTRACT)) for _ in range(PARTING)]
+        stalled = await feed.stalled(served)
+        try:
+            await until_true(lambda: _sessions(served) == PARTING + 1)
+            legs = range(len(BIG.legs["strike"]))
+            for seq in range(6, 6 + UPDATES):
+                last = dict.fromkeys(legs, float(seq))
+                await served.publish(moved(BIG, seconds=seq, last=last), seq)
+            served.stopping.set()
+            codes = await asyncio.gather(*(one.result().closed() for one in sockets))
+            assert set(codes) == {1012}
+            await until_true(lambda: _sessions(served) == 0)
+        finally:
+            stalled.close()
 
 
 async def test_ten_thousand_subscriptions_stay_within_bounds(served: Gateway) -> None:
