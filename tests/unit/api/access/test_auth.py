@@ -232,7 +232,7 @@ async def test_revoked_token_leaves_the_cache_and_ends_its_session() -> None:
     for token in (revoked, other):
         principal = known.verify(token)
         known.attend(token, principal, lambda name=principal.token_id: ended.append(name))
-    told.news = News(Place("e", 1), {"gone": tokens.NOW + 60}, {})
+    told.news = News(Place("e", 1), {"gone": tokens.NOW + 3_600}, {})
     assert await known.revoked.refresh()
     known.apply()
     assert ended == ["gone"]
@@ -241,7 +241,7 @@ async def test_revoked_token_leaves_the_cache_and_ends_its_session() -> None:
     )
     assert ended == ["gone", "late"]
     known.dismiss(other)
-    told.news = News(Place("e", 2), {"stays": tokens.NOW + 60}, {})
+    told.news = News(Place("e", 2), {"stays": tokens.NOW + 3_600}, {})
     await known.revoked.refresh()
     known.apply()
     assert ended == ["gone", "late"]  # a session that has ended already is not told
