@@ -92,6 +92,34 @@ async def test_hole_that_nothing_fills_is_told_with_a_snapshot(served: Gateway) 
         assert (await client.of("snapshot", CHANNEL))["seq"] == 9
 
 
+async def test_stream_that_is_made_again_begins_anew_for_every_update(served: Gateway) -> None:
+    """A new epoch is a snapshot and never a hole; what is late of the old one is not told."""
+    await _publish(served, 900, prev=899)
+    async with served.client() as client:
+        await client.ask("subscribe", channels=[CHANNEL, CONTRACT], interval_ms=0)
+        for channel in (CHANNEL, CONTRACT):
+            assert (await client.of("snapshot", channel))["seq"] == 900
+        symbol = CHANNEL.partition(":")[2]
+        late = await served.redis.get(served.topics.latest(symbol))
+        await _publish(served, 1, prev=0, epoch="e2", seconds=901)
+        told = [await client.next(), await client.next()]
+        assert {one["channel"] for one in told} == {CHANNEL, CONTRACT}
+        assert {(one["type"], one["epoch"], one["seq"]) for one in told} == {("snapshot", "e2", 1)}
+        await served.redis.publish(served.topics.live(symbol), late)
+        await _publish(served, 2, prev=1, epoch="e2", seconds=902)
+        told = [await client.next(), await client.next()]
+        assert {one["channel"] for one in told} == {CHANNEL, CONTRACT}
+        assert {(one["type"], one["epoch"], one["prev"], one["seq"]) for one in told} == {
+            ("update", "e2", 1, 2)
+        }
+    since = {CHANNEL: {"epoch": EPOCH, "seq": 900}}
+    async with served.client() as client:
+        ack = await client.ask("subscribe", channels=[CHANNEL], interval_ms=0, since=since)
+        assert ack["recovered"] == {CHANNEL: False}
+        again = await client.next()
+        assert (again["type"], again["epoch"], again["seq"]) == ("snapshot", "e2", 2)
+
+
 FORMS: list[tuple[str, dict[str, Any]]] = [
     (CHANNEL, {"interval_ms": 0}),
     (CHANNEL, {"interval_ms": 0, "fields": ["last"]}),
@@ -202,9 +230,11 @@ async def _cut_subscriptions(served: Gateway) -> None:
     await served.redis.client_kill_filter(_type="pubsub")
 
 
-async def _publish(served: Gateway, seq: int, *, prev: int) -> None:
+async def _publish(
+    served: Gateway, seq: int, *, prev: int, epoch: str = EPOCH, seconds: int | None = None
+) -> None:
     """Write a chain as the realtime worker does, with what it says of the one before."""
-    chain = moved(CHAIN, seconds=seq)
-    position = frames.Position(EPOCH, seq, chain.header.ts_ingest, prev)
+    chain = moved(CHAIN, seconds=seq if seconds is None else seconds)
+    position = frames.Position(epoch, seq, chain.header.ts_ingest, prev)
     texts = frames.encode_client_json(chain, market_snapshot(chain.header), position)
     await latest.write_chain(served.redis, served.topics, 0, texts, chain.header, position)
