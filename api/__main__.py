@@ -44,6 +44,7 @@ DRAIN_S = 8  # requests in flight; with the sessions' goodbye below ten seconds 
 GOODBYE_S = 1.0
 REPORT_S = 2.0
 KEEP_ALIVE_S = 30
+UNREAD_S = 60.0  # above what streams and sockets give a client that reads nothing
 DEFAULT_LIMITS = Limits()
 
 
@@ -249,6 +250,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         # Inherited by every connection; a loop that is handed a socket may leave it to us, and
         # then each answer waits 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Of what was written for a client that reads none of it the kernel gives up; a server
+            # that has written all of it would wait for ever.
+            unread_ms = round(UNREAD_S * 1_000)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
         yield listener
 
 

@@ -158,6 +158,8 @@ class Body:
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(408, "body_too_slow", "the body did not come in time") from None
+        if message["type"] == "http.disconnect":  # nobody hears it; but it is no failure of ours
+            raise ApiError(400, "bad_request", "the client left amid its body")
         self._size += len(message.get("body", b""))
         if self._size > BODY_BYTES:
             raise body_too_large()

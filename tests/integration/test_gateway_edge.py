@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 
+from api import __main__ as gateway_process
 from api import edge, heads
 from api.edge import BODY_BYTES
 from tests.support import gateway, servers
@@ -193,6 +196,41 @@ async def test_head_may_come_in_many_parts(shared: Gateway) -> None:
     parts = [whole[at : at + 1_400] for at in range(0, len(whole), 1_400)]
     head, _ = await said(shared, *parts, pause_s=0.005)
     assert head.startswith(b"http/1.1 200")
+
+
+async def test_client_that_leaves_amid_its_body_is_no_failure_of_ours(
+    shared: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunked = request("POST", "/v1/token", "Transfer-Encoding: chunked", body=b"1\r\n{\r\n")
+    head, _ = await said(shared, chunked, b"ZZ\r\n", pause_s=0.05)
+    assert head.startswith(b"http/1.1 400")
+    assert (await shared.http.get("/healthz")).status_code == 200
+    await asyncio.sleep(0.05)
+    assert "request_failed" not in capsys.readouterr().out
+
+
+async def test_client_that_reads_nothing_is_cut(
+    valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever asks for no token is enough to fill a connection."""
+    monkeypatch.setattr(gateway_process, "UNREAD_S", 0.5)
+    async with gateway.running(valkey) as served:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", served.settings.gateway_port))
+            client.sendall(request("GET", "/openapi.json") * 40)
+            ours = client.getsockname()[1]
+            async with asyncio.timeout(WAIT_S):
+                while not is_held(ours):
+                    await asyncio.sleep(0.05)
+                while is_held(ours):
+                    await asyncio.sleep(0.05)
+
+
+def is_held(port: int) -> bool:
+    """Whether this process holds the server's end of a client's connection."""
+    found = psutil.Process().net_connections("tcp4")
+    return any(one.raddr and one.raddr.port == port for one in found)
 
 
 SHAKEN = (
