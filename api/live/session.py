@@ -6,7 +6,7 @@ Whoever has the connection sends what `take` gives, and closes it when `end` is 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Literal
 
 from api.access.auth import LEEWAY_S, demand
@@ -21,6 +21,7 @@ from api.live.operations import (
     Auth,
     Operation,
     Ping,
+    Resync,
     Subscribe,
     Unsubscribe,
 )
@@ -50,6 +51,7 @@ TOO_MANY_SESSIONS = 4409
 TOO_MANY_CHANNELS = 4413
 TOO_MANY_OPERATIONS = 4429
 STALLED = 4008
+CHANNELS_A_UNIT = 10  # an operation on that many costs a request more
 FAILED = 1011
 RESTART = 1012
 
@@ -195,6 +197,7 @@ class Session:
 
     async def handle(self, operation: Operation) -> None:
         """Do what the client asks, and answer. Raises Refused and Closing."""
+        await self._charge(operation)
         if isinstance(operation, Auth):
             self.backlog.tell(await self.admit(operation.token, operation.id))
         elif isinstance(operation, Ping):
@@ -210,6 +213,18 @@ class Session:
         else:
             refused = self.subscriptions.resync(operation.channels)
             self.backlog.tell(self._done("resync", operation, refused))
+
+    async def _charge(self, operation: Operation) -> None:
+        """Count an operation like a request, of its subject and its address. Raises Refused."""
+        named: Sized = ()
+        if isinstance(operation, Subscribe | Unsubscribe | Resync):
+            named = self.subscriptions.names() if operation.channels is None else operation.channels
+        subject = None if self.principal is None else self.principal.subject
+        units = 1 + len(named) // CHANNELS_A_UNIT
+        verdict = await self._gateway.limiter.take(subject, self._address, units)
+        if verdict.wait_s:
+            detail = f"the next is due in {verdict.wait_s:.3g} s"
+            raise Refused("too_many_requests", detail, operation.id)
 
     async def subscribe(self, operation: Subscribe) -> Ack:
         """Enter channels; gives the ack. Raises Refused, Closing."""

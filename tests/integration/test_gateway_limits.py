@@ -196,3 +196,19 @@ async def _acknowledged(client: Client) -> bool:
     except websockets.ConnectionClosed:
         return False
     return True
+
+
+async def test_operations_on_sockets_are_counted_like_requests(valkey: str) -> None:
+    async with limited(valkey, gateway_address_burst=200) as served, served.client() as client:
+        before = left(await served.get("/v1/underlyings"))
+        await client.ask("ping")
+        names = [f"underlying:U{number}" for number in range(25)]
+        await client.ask("subscribe", channels=names)
+        after = left(await served.get("/v1/underlyings"))
+        assert before - after == 1 + 3 + 1  # ping, subscribe, and the question itself
+        answers = [await client.ask("subscribe", channels=names) for _ in range(10)]
+        refusal = answers[-1]
+        assert (refusal["type"], refusal["code"]) == ("error", "too_many_requests")
+        assert "due in" in refusal["detail"]
+        assert answers[0]["type"] == "ack"  # of the 30 units of the subject some were left
+        assert (await served.get("/v1/underlyings")).status_code == 429  # one bucket for both
