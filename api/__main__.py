@@ -151,13 +151,13 @@ def _exported(url: str, limits: Limits) -> Database | None:
 
 
 def _tell_of(gateway: Gateway) -> None:
-    gauge = gateway.telemetry.gauge
-    gauge(
+    telemetry = gateway.telemetry
+    telemetry.gauge(
         "limits_local",
         "whether limits are kept by this process alone, Redis being away",
         lambda: float(gateway.limiter.allowance.is_local),
     )
-    gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
+    telemetry.gauge("clients", "open socket sessions", lambda: len(gateway.sessions))
 
 
 def _verifier(context: Context, revocations: Revocations, tickets: Tickets) -> Verifier:

@@ -95,6 +95,11 @@ SELECT DISTINCT ON (candle.starts)
 WHERE
     candle.underlying = %(underlying)s
     AND (%(expiry)s::date IS NULL OR candle.expiry = %(expiry)s::date)
+    AND (
+        %(least_days)s::integer IS NULL
+        OR candle.expiry
+        >= (candle.starts AT TIME ZONE 'Asia/Kolkata')::date + %(least_days)s::integer
+    )
     AND candle.starts >= %(start)s AND candle.starts < %(end)s
 ORDER BY candle.starts, candle.expiry
 

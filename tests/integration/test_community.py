@@ -247,12 +247,12 @@ def test_ticks_are_read_in_order_and_page_by_page(community: Community) -> None:
     )
     asked: dict[str, Any] = {
         **{"instrument_ids": [1], "start": DAY, "end": DAY + timedelta(days=1), "limit": 2},
-        **{"after": None, "after_place": None},
+        **{"after": None, "after_place": None, "after_instrument": None},
     }
     page = community.fetch("contract_ticks", **asked)
     assert [row["last"] for row in page] == [11, 10]
     after = datetime.fromtimestamp(page[-1]["ts_ingest"] / 1e9, UTC)
-    asked.update(after=after, after_place=page[-1]["place"])
+    asked.update(after=after, after_place=page[-1]["place"], after_instrument=1)
     assert [row["last"] for row in community.fetch("contract_ticks", **asked)] == [12]
 
 
