@@ -3,6 +3,7 @@
 It decides and starts nothing; the supervisor carries it out.
 """
 
+import random
 import socket
 import sys
 from pathlib import Path
@@ -47,6 +48,9 @@ DRAIN_ORDER = (
     ("simulator",),
     ("valkey", "postgres"),
 )
+# Below the ports that a kernel gives to connections going out: one of those can take a port of
+# theirs before the server it was chosen for listens there.
+_OFFERED = range(11_000, 32_000)
 # What the simulator is told; it checks their presence as the provider does, not their value.
 SIMULATED_CLIENT_ID = "1000000001"
 SIMULATED_TOKEN = "simulated"  # noqa: S105 - no credential: it opens nothing
@@ -80,12 +84,10 @@ class Ports:
         return other
 
     def free(self, host: str = LOOPBACK) -> int:
-        """A port that nobody listens on now."""
+        """A port that nobody listens on now, and that no connection of this machine will take."""
         while True:
-            with socket.socket(_family(host)) as probe:
-                probe.bind((host, 0))
-                port = int(probe.getsockname()[1])
-            if port not in self._given:
+            port = random.choice(_OFFERED)
+            if port not in self._given and is_free(host, port):
                 self._given.add(port)
                 return port
 

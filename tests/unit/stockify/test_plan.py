@@ -53,6 +53,11 @@ def test_no_port_is_given_twice() -> None:
     assert len(set(given)) == len(given)
 
 
+def test_port_that_is_given_is_none_that_a_connection_could_take() -> None:
+    ports = Ports()
+    assert max(ports.free() for _ in range(1_000)) < 32_768  # where Linux begins
+
+
 def test_simulated_instance_points_ingest_at_the_simulator() -> None:
     made = make(Settings(simulator_port=0, gateway_port=0))
     settings = made.settings
