@@ -67,6 +67,12 @@ export class Feed {
   stop(): void {
     clearTimeout(this.#timer);
     this.#token = null;
+    const socket = this.#socket;
+    if (socket?.readyState === WebSocket.CONNECTING) {
+      // Closed at once, it would be told of as a connection that failed.
+      this.#socket = null;
+      socket.onopen = () => socket.close();
+    }
     this.#drop();
   }
 
