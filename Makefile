@@ -10,6 +10,8 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -W error --dist loadfile --max-worker-restart 0
+# Where it is set, each of the hundreds of processes of the tests compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
 
 # Empty files that say when a step was last done; they live in what the step makes, so that
@@ -34,7 +36,7 @@ setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the comp
 test: $(INSTALLED_FOR_TESTS) page ## install what the tests need, then run every check
 	@setup/test-needs.sh
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint kernels
-	@$(PYTEST) --numprocesses 3 tests/unit tests/integration
+	@$(PYTEST) --numprocesses 4 tests/unit tests/integration
 	@$(PYTEST) --numprocesses 2 tests/acceptance
 
 lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules

@@ -122,7 +122,7 @@ class PostgresServer:
     @contextlib.contextmanager
     def _database(self, template: str) -> Iterator[str]:
         name = f"test_{secrets.token_hex(6)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         try:
             yield self.database_url(name)
         finally:
