@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -W error --dist loadfile --max-worker-restart 0
 # Where it is set, each of the hundreds of processes of the tests compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh
+INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh setup/kept-venv.sh
 
 # Empty files that say when a step was last done; they live in what the step makes, so that
 # removing that removes them too.
@@ -63,12 +63,12 @@ $(INSTALLED): $(INSTALL_INPUTS)
 	@touch $@
 
 $(INSTALLED_FOR_TESTS): $(INSTALL_INPUTS)
-	@setup/venv.sh $(VENV) --editable '.[test]'
+	@setup/kept-venv.sh $(VENV) --editable '.[test]'
 	@touch $(INSTALLED) $@
 
 # Peers are not held to constraints.txt: they are measured as their own users install them.
 $(INSTALLED_FOR_BENCH): setup/bench-requirements.txt setup/venv.sh
-	@CONSTRAINTS= setup/venv.sh $(BENCH_VENV) --requirement setup/bench-requirements.txt
+	@CONSTRAINTS= setup/kept-venv.sh $(BENCH_VENV) --requirement setup/bench-requirements.txt
 	@command -v redis-benchmark >/dev/null || setup/test-needs.sh redis
 	@touch $@
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,47 @@ def test_python_without_ensurepip_names_the_package(checkout: Path) -> None:
     assert done.returncode == 1
     major, minor = sys.version_info[:2]
     assert f"as root: apt-get install python{major}.{minor}-venv" in done.stderr
+
+
+def test_kept_environment_serves_another_checkout(tmp_path: Path) -> None:
+    wheel = wheel_of_one_command(tmp_path)
+    cache = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "",
+        "PYTHON": sys.executable,
+    }
+    prefixes = []
+    for name in ("first", "second"):
+        here = tmp_path / name
+        shutil.copytree(CHECKOUT / "setup", here / "setup")
+        for given in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(CHECKOUT / given, here)
+        made = subprocess.run(
+            [BASH, here / "setup/kept-venv.sh", "environment", wheel],
+            env=os.environ | cache,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("Installing" in made.stdout) == (name == "first"), made.stdout
+        said = subprocess.run([here / "environment/bin/where"], capture_output=True, check=True)
+        prefixes.append(said.stdout.decode().strip())
+    assert prefixes == [str(tmp_path / name / "environment") for name in ("first", "second")]
+
+
+def wheel_of_one_command(folder: Path) -> Path:
+    """A package whose command `where` says in which environment it is."""
+    path, about = folder / "where-1-py3-none-any.whl", "where-1.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("where.py", "import sys\n\ndef say():\n    print(sys.prefix)\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: where\nVersion: 1\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/entry_points.txt", "[console_scripts]\nwhere = where:say\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return path
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
