@@ -32,12 +32,12 @@ up: setup ## install what is missing, then start the whole pipeline (Ctrl-C stop
 setup: $(INSTALLED) page kernels ## the install alone: .venv, the page, the compiled kernels
 
 # Most tests wait for servers, timers and processes more than they calculate: more of them at once
-# than a small machine has processors, and the whole instances two at a time.
+# than a small machine has processors, and the whole instances three at a time.
 test: $(INSTALLED_FOR_TESTS) page ## install what the tests need, then run every check
 	@setup/test-needs.sh
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint kernels
 	@$(PYTEST) --numprocesses 4 tests/unit tests/integration
-	@$(PYTEST) --numprocesses 2 tests/acceptance
+	@$(PYTEST) --numprocesses 3 tests/acceptance
 
 lint: $(INSTALLED_FOR_TESTS) ## formatting, types and import rules
 	@$(BIN)/ruff check .
