@@ -10,6 +10,8 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -W error --dist loadfile --max-worker-restart 0
+# What mypy found out holds in the next checkout too: it compares what files say, not where they are.
+export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(shell echo ~)/.cache)/stockify/mypy
 # Where it is set, each of the hundreds of processes of the tests compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL_INPUTS := pyproject.toml constraints.txt setup/venv.sh setup/kept-venv.sh
