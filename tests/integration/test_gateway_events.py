@@ -116,10 +116,10 @@ async def test_stream_wants_a_token_of_the_scope(served: Gateway) -> None:
 
 async def test_stream_ends_when_its_token_does(served: Gateway) -> None:
     await served.publish(CHAIN, 1)
-    short = served.token(ttl_s=1.2, now=time.time() - LEEWAY_S)
     kept = issue_token(SECRET, subject="another")
     async with streaming(served, UNDERLYING, headers=bearer(kept)) as other:
         await other.of("snapshot", UNDERLYING)
+        short = served.token(ttl_s=3.0, now=time.time() - LEEWAY_S)  # opens within that time
         async with streaming(served, UNDERLYING, headers=bearer(short)) as events:
             assert await _ended(events) == 4401
         revoked = served.token()
