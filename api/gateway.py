@@ -13,6 +13,7 @@ from api.live.backlog import BACKLOG_BYTES
 from api.live.hub import Hub
 from api.live.patterns import Patterns
 from api.live.sources import Sources
+from api.rest.kept import KeptAnswers
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.database import Database
@@ -77,6 +78,7 @@ class Gateway:
     replica: Database | None = None
     exported: Database | None = None
     limits: Limits = field(default_factory=Limits)
+    kept_answers: KeptAnswers = field(default_factory=KeptAnswers)
     # A mark of each export that is under way.
     exports: set[object] = field(default_factory=set)
     # The task of each open socket session, and the future that ends it.

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 SECOND_NS = 1_000_000_000
+_EPOCH = datetime.fromtimestamp(0, UTC)
 YEAR_S = 365 * 86_400
 EXPIRY_TIME = time_of_day(15, 30)  # IST; index options settle at the close of their last session
 
@@ -62,7 +63,7 @@ class Clock:
         """A spec that reads the same time in any process."""
         if self._is_real:
             return "real"
-        start = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._start_ns // 1_000)
+        start = _EPOCH + timedelta(microseconds=self._start_ns // 1_000)
         return f"{start.isoformat()}@x{self.speed:g}@{self._anchor_ns}"
 
 
@@ -77,19 +78,19 @@ def parse_instant(text: str) -> int:
 
 def to_ns(instant: datetime) -> int:
     """ns UTC of an aware datetime, exact to the microsecond."""
-    since = instant - datetime.fromtimestamp(0, UTC)
+    since = instant - _EPOCH
     return (since.days * 86_400 + since.seconds) * SECOND_NS + since.microseconds * 1_000
 
 
 def to_datetime(ns: int) -> datetime:
     """The aware UTC datetime of an instant in ns; what is below a microsecond is cut."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=ns // 1_000)
+    return _EPOCH + timedelta(microseconds=ns // 1_000)
 
 
 @functools.lru_cache(maxsize=4_096)  # one instant stands in hundreds of messages
 def to_rfc3339(ns: int) -> str:
     """An instant as RFC 3339 in UTC with microseconds."""
-    return to_datetime(ns).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return to_datetime(ns).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def exchange_date(ns: int) -> date:

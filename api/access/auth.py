@@ -256,9 +256,10 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     ticket = connection.query_params.get("ticket") if handler.opt.get("takes_ticket") else None
     verifier: Verifier = connection.app.state.gateway.verifier
     scope = handler.opt["scope"]
-    for name, instead in handler.opt.get("scope_with", {}).items():
-        if name in connection.query_params:
-            scope = instead
+    if connection.scope.get("query_string"):
+        for name, instead in handler.opt.get("scope_with", {}).items():
+            if name in connection.query_params:
+                scope = instead
     if header is None and ticket is not None:
         principal = await verifier.redeem(ticket)
     else:

@@ -123,7 +123,9 @@ async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     limiter: Limiter = connection.app.state.gateway.limiter
     subject = principal.subject if principal is not None else None
     cost = handler.opt.get("cost", 1)
-    if any(name in connection.query_params for name in handler.opt.get("scope_with", ())):
+    if connection.scope.get("query_string") and any(
+        name in connection.query_params for name in handler.opt.get("scope_with", ())
+    ):
         cost = max(cost, PAST_COST)
     verdict = await limiter.take(subject, state["address"], cost)
     state["limits"] = headers_of(verdict.standings)

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,10 +26,37 @@ from pipeline.clock import to_rfc3339
 JSON_TYPE = Format.JSON.media_type
 META_BYTES = 4 * 1024  # of the header; servers and clients bound all headers together at 8 KiB
 VARY = "Accept, Accept-Encoding"
+NOT_MODIFIED = 304
 _BRACKET = ord("[")
 _encode = msgspec.json.Encoder().encode
 
 AnyRequest = Request[Any, Any, Any]
+
+
+class Ready(Response[bytes]):
+    """An answer that goes out as it stands: Litestar's own way with one costs half a small one."""
+
+    def __init__(
+        self, body: bytes, media_type: str, headers: Mapping[str, str], status_code: int = 200
+    ) -> None:
+        self.content = body
+        self.media_type = media_type
+        self.headers = dict(headers)
+        self.status_code = status_code
+
+    def to_asgi_response(self, *_parts: Any, **_defaults: Any) -> Any:
+        """The ASGI application that sends it."""
+        return self._send
+
+    async def _send(self, _scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
+        status = self.status_code
+        if status != NOT_MODIFIED:
+            charset = "; charset=utf-8" if str(self.media_type).startswith("text/") else ""
+            headers.append((b"content-type", f"{self.media_type}{charset}".encode()))
+            headers.append((b"content-length", str(len(self.content)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.content})
 
 
 def answer(
@@ -55,7 +82,7 @@ def answer(
         pairs = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
         query = urlencode([*pairs, ("cursor", following)])
         headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
-    meta["request_id"] = request.scope["state"].get("request_id", "")
+    meta["request_id"] = request_id_of(request)
     if kind is Format.JSON or kind is Format.MSGPACK:
         body = _encode({"data": data, "meta": meta, "next": following})
         if kind is Format.MSGPACK:
@@ -64,11 +91,11 @@ def answer(
         headers["X-Meta"] = meta_header(meta)
         body = _rows(request, kind, data, meta, following)
     if kind.is_text and len(body) >= LEAST_BYTES:
-        coding = coding_of(request.headers.get("accept-encoding", ""))
+        coding = coding_of(header_of(request, b"accept-encoding") or "")
         if coding is not None:
             headers["Content-Encoding"] = coding
             body = compressed(body, coding)
-    return Response(body, media_type=kind.media_type, headers=headers)
+    return Ready(body, media_type=kind.media_type, headers=headers)
 
 
 def format_of(
@@ -80,7 +107,7 @@ def format_of(
     """
     name = request.query_params.get("format") if request.scope["query_string"] else None
     try:
-        return negotiate(name, request.headers.get("accept"), possible, default=default)
+        return negotiate(name, header_of(request, b"accept"), possible, default=default)
     except ApiError:
         if request.method == "GET":
             raise
@@ -113,7 +140,7 @@ def entity_tag(*parts: object) -> str:
 
 def not_modified(request: AnyRequest, tag: str) -> Response[bytes] | None:
     """304 where the client holds this entity already."""
-    held = request.headers.get("if-none-match")
+    held = header_of(request, b"if-none-match")
     if held is None:
         return None
     tag = _tag_in(format_of(request, OF_LISTS), tag)
@@ -122,7 +149,37 @@ def not_modified(request: AnyRequest, tag: str) -> Response[bytes] | None:
     if "*" not in tags and bare not in tags:
         return None
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": VARY}
-    return Response(b"", status_code=304, media_type=JSON_TYPE, headers=headers)
+    return Ready(b"", status_code=NOT_MODIFIED, media_type=JSON_TYPE, headers=headers)
+
+
+def request_id_of(request: AnyRequest) -> str:
+    """What the rim calls this request."""
+    request_id: str = request.scope["state"].get("request_id", "")
+    return request_id
+
+
+def asked_form(request: AnyRequest) -> tuple[object, ...] | None:
+    """What decides how an answer is told, beside its path; None where the client holds one."""
+    if header_of(request, b"if-none-match") is not None:
+        return None
+    return (
+        request.scope["query_string"],
+        header_of(request, b"accept"),
+        header_of(request, b"accept-encoding"),
+    )
+
+
+def pairs_of(request: AnyRequest) -> Iterable[tuple[str, str]]:
+    """What the query says; without one nothing is made for it."""
+    return request.query_params.multi_items() if request.scope["query_string"] else ()
+
+
+def header_of(request: AnyRequest, name: bytes) -> str | None:
+    """The first header of that name in lower case, looked up without a copy of them all."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
 
 
 def instant(ns: int | None, form: str) -> str | int | None:

@@ -9,7 +9,19 @@ from litestar.params import FromPath
 
 from api.errors import not_found
 from api.gateway import Gateway, database_of, gateway_of
-from api.rest.answers import AnyRequest, answer, entity_tag, instant, not_modified, with_instants
+from api.rest.answers import (
+    JSON_TYPE,
+    AnyRequest,
+    Ready,
+    answer,
+    asked_form,
+    entity_tag,
+    instant,
+    not_modified,
+    pairs_of,
+    request_id_of,
+    with_instants,
+)
 from api.rest.coverage import coverage_of
 from api.rest.query import (
     Query,
@@ -150,25 +162,23 @@ async def chain(
     expired ones, and `nearest` is then the next expiry of that instant. Its `meta.coverage` is from
     the snapshot to `as_of`, and so tells whether a newer one should be there.
     """
-    query = _CHAIN.parse(request.query_params.multi_items())
+    query = _CHAIN.parse(pairs_of(request))
     gateway = gateway_of(request)
     day = path_expiry(expiry)
     chain_id = await chain_id_of(request, underlying, day, query["as_of"])
-    window = Window(
-        strike_from=query["strike.gte"],
-        strike_to=query["strike.lte"],
-        kind=query["kind"],
-        around=query["around"],
-        fields=query["fields"] or (),
-        in_pairs=query["layout"] == "pairs",
-    )
     if query["as_of"] is not None:
-        return await _chain_as_of(request, chain_id, query["as_of"], window, query["ts"])
+        return await _chain_as_of(request, chain_id, query["as_of"], _window(query), query["ts"])
     symbol = chain_symbol(*chain_id)
     known = await gateway.known_chains.chain(symbol)
     if known is None:
         raise not_found("symbol", symbol)
     position = known.position
+    form = asked_form(request)
+    key = symbol, form
+    kept = gateway.kept_answers.get(key, position, request_id_of(request))
+    if kept is not None:
+        return Ready(kept[0], media_type=JSON_TYPE, headers=kept[1])
+    window = _window(query)
     tag = entity_tag(symbol, position.epoch, position.seq, window, query["ts"])
     unchanged = not_modified(request, tag)
     if unchanged is not None:
@@ -177,7 +187,21 @@ async def chain(
     atm = known.header.aggregates.atm_strike or known.header.forward or known.header.spot
     rows, n = select_rows(known.rows, known.header.n, window, atm)
     meta = with_instants(header | _position(known) | {"rows": n}, query["ts"])
-    return answer(request, rows, meta, tag=tag)
+    told = answer(request, rows, meta, tag=tag)
+    if form is not None and told.media_type == JSON_TYPE and "Content-Encoding" not in told.headers:
+        gateway.kept_answers.put(key, position, request_id_of(request), told.content, told.headers)
+    return told
+
+
+def _window(query: dict[str, Any]) -> Window:
+    return Window(
+        strike_from=query["strike.gte"],
+        strike_to=query["strike.lte"],
+        kind=query["kind"],
+        around=query["around"],
+        fields=query["fields"] or (),
+        in_pairs=query["layout"] == "pairs",
+    )
 
 
 @get("/contracts/{symbol:str}", opt={"scope": "live", "query": _PLAIN, "is_tagged": True})

@@ -87,6 +87,35 @@ async def test_chain_rows_are_the_stored_bytes(shared: Gateway) -> None:
     assert (await shared.get("/v1/chains/NIFTY/nearest")).content.startswith(b'{"data":' + rows)
 
 
+async def test_chain_that_is_asked_for_again_is_told_to_that_request(served: Gateway) -> None:
+    questions = [
+        ("", {}),
+        ("?around=atm±1", {}),
+        ("", {"Accept": "text/csv"}),
+        ("", {"Accept": "application/msgpack"}),
+        ("", {"Accept-Encoding": "gzip"}),
+    ]
+    for seq in (8, 9):
+        await served.publish(CHAIN, seq)
+        for query, asked in questions:
+            answers = [
+                await served.get(
+                    f"/v1/chains/NIFTY/nearest{query}", headers=asked | {"X-Request-Id": name}
+                )
+                for name in ("one", "another", "third")
+            ]
+            assert [answer.status_code for answer in answers] == [200] * 3
+            assert len({answer.headers["etag"] for answer in answers}) == 1
+            if answers[0].headers["content-type"] == "application/json":
+                names = ("one", "another", "third")
+                told = zip(names, answers, strict=True)
+                assert len({answer.text.replace(f'"{name}"', "") for name, answer in told}) == 1
+                metas = [answer.json()["meta"] for answer in answers]
+                assert [meta["request_id"] for meta in metas] == ["one", "another", "third"]
+                assert [meta["seq"] for meta in metas] == [seq] * 3
+                assert metas[0]["rows"] == (6 if query else CHAIN.header.n)
+
+
 @pytest.mark.parametrize("expiry", ["2026-01-27", "20260127", "nearest"])
 async def test_expiry_is_read_in_three_forms(shared: Gateway, expiry: str) -> None:
     body = (await shared.get(f"/v1/chains/NIFTY/{expiry}")).json()
