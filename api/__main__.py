@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -181,6 +182,8 @@ async def _until_stopped(context: Context, gateway: Gateway) -> None:
     settings = context.settings
     with _listening(settings.gateway_host, settings.gateway_port) as listener:
         server = Server(_config(gateway))
+        gc.collect()
+        gc.freeze()  # a look through all that was made up to here would hold the loop for long
         serving = asyncio.create_task(server.serve([listener]))
         hub = asyncio.create_task(gateway.hub.run())
         sources = asyncio.create_task(gateway.sources.run(partial(readiness, gateway)))

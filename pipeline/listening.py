@@ -8,6 +8,7 @@ have gone by before it.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -81,10 +82,10 @@ class Ear(asyncio.BufferedProtocol):
         try:
             self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]
             while (message := self._reader.gets()) is not False:
-                if isinstance(message, Exception):
-                    raise message
                 if isinstance(message, list):
                     self._hear(message)
+                elif isinstance(message, Exception):
+                    raise message
         except Exception as error:  # nobody above would hear of it
             self._finish(error)
             self._transport.abort()
@@ -137,7 +138,7 @@ class Subscription:
             server = await owner_of(self._redis, self._key)
             pool = server.connection_pool
             connection = await pool.get_connection()
-            ear = Ear(connection, lambda message: self._give(message, heard))
+            ear = Ear(connection, partial(self._give, heard))
             self._ear = ear
             self._tell("SUBSCRIBE", [channel.decode() for channel in self._symbols])
             await self._guard(server, ear)
@@ -169,11 +170,11 @@ class Subscription:
                 pinged = now
                 ear.tell("PING")
 
-    def _give(self, message: list[Any], heard: Heard) -> None:
+    def _give(self, heard: Heard, message: list[Any]) -> None:
         if len(message) != 3:
             return
         kind, channel, data = message
-        symbol = self._symbols.get(channel) if isinstance(channel, bytes) else None
+        symbol = self._symbols.get(channel)
         if symbol is None:
             return
         if kind == b"message":

@@ -154,10 +154,10 @@ class Backlog:
 
     def offer_batch(self, batch: Batch) -> None:
         """The same for some updates at once, which stay together where there is room for them."""
-        is_plain = not self._held and not self._owed
-        is_first = is_plain and not (self._batches or self._controls or self._replayed)
-        if is_first and self.pass_on is not None and self.pass_on(batch):
+        some_wait = self._batches or self._controls or self._replayed or self._owed or self._held
+        if not some_wait and self.pass_on is not None and self.pass_on(batch):
             return
+        is_plain = not self._held and not self._owed
         if is_plain and (not self._batches or self._bytes + batch.size <= self._limit_bytes):
             self._batches.append(batch)
             self._bytes += batch.size

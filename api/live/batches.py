@@ -4,7 +4,7 @@ A server's frames are alike for all its clients, so those who get the same updat
 same bytes. Nothing here knows who they are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from api.live.messages import Packet, join_frame
 from api.live.protocol import frame_of
@@ -17,14 +17,17 @@ class Batch:
 
     def __init__(self, packets: tuple[Packet, ...]) -> None:
         self.packets = packets
-        self.size = sum(len(packet.json) for packet in packets)
+        self.size = sum([len(packet.json) for packet in packets])
         self._frames: dict[bool, bytes] = {}
 
     def frame(self, is_msgpack: bool) -> bytes:
         """The WebSocket frame of all of them, made when it is first asked for."""
         frame = self._frames.get(is_msgpack)
         if frame is None:
-            messages = [packet.encoded(is_msgpack) for packet in self.packets]
+            if is_msgpack:
+                messages = [packet.encoded(is_msgpack) for packet in self.packets]
+            else:
+                messages = [packet.json for packet in self.packets]
             frame = frame_of(join_frame(messages, is_msgpack), is_binary=is_msgpack)
             self._frames[is_msgpack] = frame
         return frame
@@ -37,11 +40,15 @@ class Batch:
         return Batch(packets) if packets else None
 
 
-def cut(packets: Iterable[Packet], limit_bytes: int) -> Iterator[Batch]:
+def cut(packets: Sequence[Packet], limit_bytes: int) -> Iterator[Batch]:
     """Batches of no more than so many bytes, but for an update that alone is larger."""
+    whole = Batch(tuple(packets))
+    if whole.size <= limit_bytes:
+        yield whole
+        return
     some: list[Packet] = []
     size = 0
-    for packet in packets:
+    for packet in whole.packets:
         if some and size + len(packet.json) > limit_bytes:
             yield Batch(tuple(some))
             some, size = [], 0

@@ -127,12 +127,16 @@ class Every:
             self._take(feed, text)
 
     def _take(self, feed: Feed, text: bytes) -> None:
-        waiting = self._waiting.get(feed)
-        if waiting is not None:
+        if feed in self._waiting:
+            waiting = self._waiting[feed]
             if len(waiting) < WAITING_TEXTS:
                 waiting.append(text)
             return
-        state = self._read_state(feed, text)
+        try:
+            state = feed.read(text)
+        except msgspec.MsgspecError as error:
+            self._log.error("live_undecodable", channel=feed.channel.name, error=str(error))
+            return
         if state is None:
             return
         if feed.kind.resumes and _is_after_hole(feed, state):
@@ -140,13 +144,6 @@ class Every:
             self._broken.put_nowait(feed)
         else:
             _go_on(feed, state)
-
-    def _read_state(self, feed: Feed, text: bytes) -> State | None:
-        try:
-            return feed.read(text)
-        except msgspec.MsgspecError as error:
-            self._log.error("live_undecodable", channel=feed.channel.name, error=str(error))
-            return None
 
     async def _mend(self) -> None:
         """Look into the holes; those that are the same, as in all contracts of a chain, at once."""

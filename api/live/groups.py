@@ -17,6 +17,7 @@ class Group:
 
     def __init__(self, channel: Channel, form: Form, outbox: Outbox) -> None:
         self.channel = channel
+        self.name = channel.name
         self.form = form
         self._outbox = outbox
         self._audience: Audience | None = None  # the members, where that is known
@@ -63,7 +64,7 @@ class Group:
         if packet is None:
             self._outbox.deliver()
             for member in self.members:
-                member.owe(self.channel.name)
+                member.owe(self.name)
             return
         if self.members:
             self._outbox.put(self._audience or self._their(), packet)
@@ -71,18 +72,24 @@ class Group:
     def advance(self, state: State, changes: int) -> Packet | None:
         """Go on to a state; gives the update that leads there, None where a snapshot must."""
         before, previous_rows = self.state, self._rows
-        self._rows = self._selected(state)
+        self._rows = self._selected(state) if self.form.fields else state.rows
         self.state, self._snapshot = state, None
-        merged, self._seen = max(1, changes - self._seen), changes
+        merged, self._seen = changes - self._seen or 1, changes
         if before is None or before.position.epoch != state.position.epoch:
             return None
-        changed = {name: row for name, row in self._rows.items() if previous_rows.get(name) != row}
+        changed: dict[str, bytes] = {}
+        known = 0
+        for name, row in self._rows.items():
+            held = previous_rows.get(name)
+            if held is not None:
+                known += 1
+            if held != row:
+                changed[name] = row
         removed: list[str] = []
-        if self._rows.keys() != previous_rows.keys():
+        if known != len(previous_rows):
             removed = [name for name in previous_rows if name not in self._rows]
         whole = _shortened(changed, previous_rows) if self.form.is_delta else None
-        rows = changed.values()
-        return update_packet(self.channel.name, before, state, rows, removed, merged, whole)
+        return update_packet(self.name, before, state, changed.values(), removed, merged, whole)
 
     def lose(self, state: State, changes: int) -> None:
         """Go on to a state over updates that were lost: every member is told, and gets it whole."""
@@ -91,20 +98,18 @@ class Group:
         self._outbox.deliver()
         for member in self.members:
             if before is None or before.position.epoch != state.position.epoch:
-                member.owe(self.channel.name)
+                member.owe(self.name)
             else:
-                member.miss(self.channel.name, before.position.seq, state.position.seq)
+                member.miss(self.name, before.position.seq, state.position.seq)
 
     def snapshot(self) -> Packet | None:
         """The state that the last update led to; None before the first."""
         if self._snapshot is None and self.state is not None:
-            self._snapshot = snapshot_packet(self.channel.name, self.state, self._rows)
+            self._snapshot = snapshot_packet(self.name, self.state, self._rows)
         return self._snapshot
 
     def _selected(self, state: State) -> dict[str, bytes]:
         fields = self.form.fields
-        if not fields:
-            return state.rows
         before = self.state.rows if self.state is not None else {}
         return {
             name: self._rows[name] if before.get(name) == row else select_fields(row, fields)
@@ -145,7 +150,10 @@ class Feed:
 
     def is_newer(self, state: State) -> bool:
         """Whether a state is after the one that is held."""
-        return self.state is None or _order(state) > _order(self.state)
+        held = self.state
+        if held is None or state.ts_ingest > held.ts_ingest:
+            return True
+        return state.ts_ingest == held.ts_ingest and state.position.seq > held.position.seq
 
     def group(self, form: Form) -> Group:
         """The group of a form, made where it is not there, with the state that is held."""
@@ -184,7 +192,3 @@ def _shortened(changed: dict[str, bytes], before: Mapping[str, bytes]) -> list[s
         else:
             changed[name] = delta
     return whole
-
-
-def _order(state: State) -> tuple[int, int]:
-    return state.ts_ingest, state.position.seq

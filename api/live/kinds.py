@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from api.live.bands import BAND
 from api.live.channels import Channel, Kind, Lookup, Reader, Refused
 from api.live.made import CANDLE, HEALTH
-from api.live.messages import chain_state, contract_state, underlying_state
+from api.live.messages import chain_state, contract_reader, underlying_state
 from api.live.metrics import ANALYTICS
 from api.live.names import chain_of, is_listed, nearest_chain, symbol_of
 from api.live.patterns import is_pattern, matches, parse_pattern
@@ -54,10 +54,6 @@ def _underlying_reader(rest: str) -> Reader:
     return underlying_state
 
 
-def _contract_reader(rest: str) -> Reader:
-    return contract_state
-
-
 CHAIN = Kind(
     "chain",
     _chain,
@@ -72,7 +68,7 @@ CONTRACT = Kind(
     "contract",
     _contract,
     _same,
-    _contract_reader,
+    contract_reader,
     is_listed,
     resolve=_resolving("contract"),
     takes_fields=True,

@@ -5,7 +5,7 @@ no connection and no Redis.
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ _json = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, gc=False):
     """A symbol's newest value, cut into what a message is made of; `rows` by symbol, as JSON.
 
     `strikes` are those of a moving band: updates tell which entered it and which left.
@@ -92,14 +92,19 @@ def chain_state(text: bytes) -> State:
     return State(chain.position, _decode_instant(chain.header).ts_ingest, bytes(chain.header), rows)
 
 
-def contract_state(text: bytes) -> State:
-    """The state in a contract's latest text. Raises msgspec.MsgspecError."""
-    shared, _, own = text.partition(b',"symbol":"')  # symbol and row are the last fields
-    position, ts_ingest, header = _leg_header(shared)
-    symbol, _, row = own.partition(b'","row":')
-    if not row.startswith(b"{") or not row.endswith(b"}}"):
-        raise msgspec.DecodeError("a contract's text ends with its symbol and its row")
-    return State(position, ts_ingest, header, {symbol.decode(): row[:-1]})
+def contract_reader(symbol: str) -> Callable[[bytes], State]:
+    """What gives the state in a contract's latest text, or raises msgspec.MsgspecError."""
+    between = b',"symbol":%s,"row":{' % _json.encode(symbol)  # symbol and row are the last fields
+    length = len(between) - 1
+
+    def read(text: bytes) -> State:
+        at = text.find(between)
+        if at < 0 or not text.endswith(b"}}"):
+            raise msgspec.DecodeError(f"the text ends with no symbol and row of {symbol}")
+        position, ts_ingest, header = _leg_header(text[:at])
+        return State(position, ts_ingest, header, {symbol: text[at + length : -1]})
+
+    return read
 
 
 @functools.lru_cache(maxsize=ALIKE)
@@ -116,18 +121,15 @@ def underlying_state(text: bytes) -> State:
     return State(whole.position, ts_ingest, None, {whole.symbol: bytes(whole.snapshot)})
 
 
-class Packet:
+class Packet(msgspec.Struct, gc=False):
     """One message to many clients: its JSON, its MessagePack once somebody wants that."""
 
-    __slots__ = ("_packed", "channel", "json", "n", "prev", "seq")
-
-    def __init__(self, channel: str, json: bytes, *, prev: int, seq: int, n: int) -> None:
-        self.channel = channel
-        self.json = json
-        self.prev = prev
-        self.seq = seq
-        self.n = n
-        self._packed: bytes | None = None
+    channel: str
+    json: bytes
+    prev: int
+    seq: int
+    n: int
+    _packed: bytes | None = None
 
     def encoded(self, is_msgpack: bool) -> bytes:
         """The message in one of its two forms."""
@@ -168,8 +170,8 @@ def update_packet(
     prev, at = before.position.seq, after.position
     if not removed and whole is None and before.strikes == after.strikes:
         head, between = _around(prev, at.seq, at.epoch, n, after.ts_ingest, after.header)
-        json = b"".join((head, _json.encode(channel), between, b"[", b",".join(rows), b"]}"))
-        return Packet(channel, json, prev=prev, seq=at.seq, n=n)
+        json = b"".join((head, _json.encode(channel), between, b",".join(rows), b"]}"))
+        return Packet(channel, json, prev, at.seq, n)
     message = _update(prev, at.seq, at.epoch, n, after.ts_ingest, after.header)
     message.channel, message.rows = channel, msgspec.Raw(_joined(rows))
     if removed:
@@ -205,10 +207,10 @@ def _update(
 def _around(
     prev: int, seq: int, epoch: str, n: int, ts_ingest: int, header: bytes | None
 ) -> tuple[bytes, bytes]:
-    """An update's text before the name of its channel, and from there to its rows, the last."""
+    """An update's text before the name of its channel, and from there into its rows, the last."""
     text = _json.encode(_update(prev, seq, epoch, n, ts_ingest, header))
     head, _, rest = text.partition(b'""')
-    return head, rest.removesuffix(b"[]}")
+    return head, rest.removesuffix(b"]}")
 
 
 def encode_message(message: Message, is_msgpack: bool) -> bytes:

@@ -39,7 +39,9 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def write(self, frame: bytes) -> bool:
         """Write a ready frame now; False and nothing written where the client is behind or gone."""
-        if not self.writable.is_set() or not self._is_open() or self.transport.is_closing():
+        if self.disconnected or self.close_sent or not self.handshake_complete:
+            return False
+        if self.transport.is_closing() or not self.writable.is_set():
             return False
         self.transport.write(frame)
         return True

@@ -274,10 +274,13 @@ class Session:
         `write` takes a frame; False where it cannot now, and then it is left to `take_batch`.
         """
 
+        is_msgpack, count = self.is_msgpack, self._gateway.messages_sent.add
+
         def pass_on(batch: Batch) -> bool:
-            if self._sending_since is not None or not write(batch.frame(self.is_msgpack)):
+            if self._sending_since is not None or not write(batch.frame(is_msgpack)):
                 return False
-            self.sent(len(batch.packets))
+            self._taken_at = time.monotonic()
+            count(len(batch.packets))
             return True
 
         self.backlog.pass_on = pass_on

@@ -7,7 +7,7 @@ import pytest
 
 from api.live.messages import (
     chain_state,
-    contract_state,
+    contract_reader,
     encode_message,
     join_frame,
     select_fields,
@@ -34,14 +34,14 @@ def test_chain_text_becomes_rows_by_symbol() -> None:
 
 def test_contract_and_underlying_have_one_row() -> None:
     symbol, text = next(iter(TEXTS.contracts.items()))
-    contract = contract_state(text)
+    contract = contract_reader(symbol)(text)
     assert list(contract.rows) == [symbol]
     assert contract.rows[symbol] == chain_state(TEXTS.chain).rows[symbol]
     assert list(underlying_state(TEXTS.underlying).rows) == ["NIFTY"]
 
 
 def test_contracts_of_a_chain_have_the_header_and_position_of_its_text() -> None:
-    states = [contract_state(text) for text in TEXTS.contracts.values()]
+    states = [contract_reader(symbol)(text) for symbol, text in TEXTS.contracts.items()]
     header = CHAIN.header
     assert [list(state.rows) for state in states] == [[symbol] for symbol in TEXTS.contracts]
     assert {(state.position, state.ts_ingest) for state in states} == {(POSITION, header.ts_ingest)}
@@ -55,14 +55,15 @@ def test_contracts_of_a_chain_have_the_header_and_position_of_its_text() -> None
 
 
 def test_contract_text_of_another_shape_is_refused() -> None:
-    text = next(iter(TEXTS.contracts.values()))
-    for wrong in (b"", b"{}", text[:-1], text[:-2], text + b"x", text[50:]):
+    (symbol, text), (_, of_another), *_ = TEXTS.contracts.items()
+    for wrong in (b"", b"{}", text[:-1], text[:-2], text + b"x", text[50:], of_another):
         with pytest.raises(msgspec.MsgspecError):
-            contract_state(wrong)
+            contract_reader(symbol)(wrong)
 
 
 def test_updates_with_and_without_more_to_say_are_alike() -> None:
-    before = contract_state(next(iter(TEXTS.contracts.values())))
+    symbol, text = next(iter(TEXTS.contracts.items()))
+    before = contract_reader(symbol)(text)
     after = msgspec.structs.replace(before, position=frames.Position("e1", 9, 2))
     for channel in ("contract:X", "band:X:atm±2"):
         plain = json.loads(update_packet(channel, before, after, after.rows.values(), [], 2).json)
