@@ -26,11 +26,15 @@ AWAY_S = 20.0  # clients that take nothing for so long take nothing any more
 
 
 class Fed(msgspec.Struct, frozen=True):
-    """What was written: calls, contracts in them, and how long it took on the wall."""
+    """What was written: calls, contracts in them, and how long it took on the wall.
+
+    `late_ms` is how late the machine woke the feeder, at worst but for one time in a hundred.
+    """
 
     writes: int
     updates: int
     wall_s: float
+    late_ms: float = 0.0
 
 
 class Feeder:
@@ -54,14 +58,16 @@ class Feeder:
 
     async def paced(self, feed: str, writes_per_s: float, seconds: float, drawn: bool) -> Fed:
         """Write at a rate, chains in turn or drawn by lot."""
-        began, updates = time.perf_counter(), 0
+        began, updates, late_s = time.perf_counter(), 0, []
         count = round(writes_per_s * seconds)
         for index in range(count):
             wait_s = began + index / writes_per_s - time.perf_counter()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+                late_s.append(time.perf_counter() - began - index / writes_per_s)
             updates += await self._write(self._chain(feed, index, drawn))
-        return Fed(count, updates, time.perf_counter() - began)
+        late_ms = 1e3 * sorted(late_s)[int(len(late_s) * 0.99)] if late_s else 0.0
+        return Fed(count, updates, time.perf_counter() - began, late_ms)
 
     async def closed(self, feed: str, window: int, clients: int, seconds: float) -> Fed:
         """Write while the clients keep up, up to `window` writes ahead, and wait for the last."""

@@ -18,7 +18,7 @@ import msgspec
 START_S = 30.0
 _HEAD_BYTES = 240  # tells one frame from another: the first message's channel, seq and instant
 _KNOWN = 4_096
-KEPT = 64  # frames that are kept whole: as large as all of a turn, on the whole
+KEPT = 4_096  # frames that are kept whole: all of a turn, or those sent last
 _ROOM_BYTES = 64 * 1024
 _INSTANT = b'"ts_ingest":'
 _HANDSHAKE = (
@@ -51,6 +51,7 @@ class Tally:
     def begin(self) -> None:
         """Count from here."""
         self.messages = self.frames = self.size = self.skipped = 0
+        self.newest.clear()
         self._latencies: list[tuple[float, int]] = []
         self._tell(0)
 
