@@ -123,7 +123,7 @@ def make_base(place: Place, account: Account) -> Path:
     """Make the directory of the data, for the server alone. Raises ConfigError."""
     base = Path(place.base)
     try:
-        base.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_passable(base.parent)
         base.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"no place for the database: {error}") from error
@@ -218,6 +218,15 @@ def _inside(directory: Path, account: Account) -> Path | None:
     return directory / "server"
 
 
+def _make_passable(directory: Path) -> None:
+    """Make a directory that others may pass, whatever the umask; one that is there stays."""
+    before = os.umask(0o022)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
+
+
 def _programs_of(place: Place) -> Programs:
     if place.source == _WHEEL:
         programs: Programs | None = wheel_programs()
@@ -258,7 +267,7 @@ def _wheel_version() -> str:
 
 def _copy_whole(source: Path, parts: tuple[str, ...], target: Path) -> None:
     """Copy directories so that they are seen whole or not at all."""
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make_passable(target.parent)
     half = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         for part in parts:

@@ -1,6 +1,7 @@
 """Where an embedded Postgres lies, and which one it is."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def state(tmp_path: Path) -> Path:
     directory.mkdir(parents=True)
     directory.parent.chmod(0o755)
     return directory
+
+
+@pytest.fixture
+def closing_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def installed(root: Path, major: int, *, timescale: bool) -> Path:
@@ -68,6 +76,16 @@ def test_data_lie_in_the_system_where_the_state_is_closed(state: Path, tmp_path:
     system = tmp_path / "system"
     found, _ = place.settle(state, STRANGER, system_data=system, root=tmp_path / "none")
     assert Path(found.base).parent == system
+
+
+@pytest.mark.usefixtures("closing_umask")
+def test_directories_of_the_system_let_others_pass_whatever_the_umask(tmp_path: Path) -> None:
+    data, kept = tmp_path / "system" / "data", tmp_path / "kept"
+    kept.mkdir()
+    for parent, mode in ((data, 0o755), (data.parent, 0o755), (kept, 0o700)):
+        place.make_base(Place(str(parent / "base"), "wheel", 18), OURSELVES)
+        assert parent.stat().st_mode & 0o777 == mode
+        assert (parent / "base").stat().st_mode & 0o777 == 0o700
 
 
 def test_noted_place_is_kept_when_the_directory_is_opened_later(
