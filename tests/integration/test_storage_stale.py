@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import psycopg
 import pytest
 
+from pipeline.clock import to_datetime
 from pipeline.database import Database
 from pipeline.errors import RowsRejected, StoreUnavailable
+from pipeline.frames import open_frame
 from pipeline.models import EnrichedChain
 from tests.integration.test_storage import (
     chain_at,
@@ -24,6 +28,8 @@ from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import open_database
 from tests.support.storing import arrived
 from workers.storage import __main__ as process
+from workers.storage.contracts import add_contract, letter_of
+from workers.storage.writer import Arrived, Refused
 
 TABLES = ("instruments", "option_contracts", "market_snapshots", "ledger", "coverage")
 NAMELESS = (
@@ -114,6 +120,84 @@ async def test_leg_that_a_trigger_refuses_costs_that_leg(plain_database_url: str
         assert list(refused) == [3]
         await own.write([one], {one.id: refused})
     assert counts(plain_database_url) == (1, 9, 1)
+
+
+async def test_chains_that_a_frozen_owner_commits_after_all_are_no_dead_letters(
+    valkey: str, plain_database_url: str
+) -> None:
+    """It holds their rows in open transactions, and lets go of one after the other."""
+    url = plain_database_url
+    held = [chain_at(number * 60) for number in range(2)]  # each in a minute of its own
+    async with contextlib.AsyncExitStack() as stack:
+        databases = [await stack.enter_async_context(open_database(url)) for _ in held]
+        for number, database in enumerate(databases):
+            await writer(database).write([arrived(chain_at(number * 60 + 1))])
+        frozen = [await stack.enter_async_context(frozen_minute(url, chain)) for chain in held]
+        theirs = [
+            asyncio.create_task(writer(database).write([arrived(chain)]))
+            for database, chain in zip(databases, held, strict=True)
+        ]
+        await until(lambda: waiting_for(url, "UPDATE|INSERT", 2))
+        context = await stack.enter_async_context(storage_context(valkey, url))
+        await bus.append(context, "stream:enriched", *map(enriched_entry, held))
+        async with bus.working(context, process.store):
+            for minute, their in zip(frozen, theirs, strict=True):
+                await until(lambda: waiting_for(url, "COPY", 1))
+                await minute.rollback()
+                assert (await their).snapshots == 1
+            await until(lambda: is_settled(context, 2))
+        assert await context.redis.xlen(context.topics.dead()) == 0
+    assert counts(url) == (4, 40, 4)
+
+
+async def test_contract_that_a_frozen_owner_stores_after_all_is_no_dead_letter(
+    valkey: str, plain_database_url: str
+) -> None:
+    url, one = plain_database_url, arrived(chain_at(0))
+    letter, _ = letter_of(Refused(one, 3, "held back"))
+    alone = Arrived(letter.id, "1-0", "epoch", 1, None, *open_frame(letter.data))
+    async with (
+        open_database(url) as database,
+        storage_context(valkey, url) as context,
+        await psycopg.AsyncConnection.connect(url) as other,
+    ):
+        await writer(database).write([one], {one.id: {3: "held back"}})
+        await other.execute("LOCK TABLE option_contracts IN SHARE ROW EXCLUSIVE MODE")
+        theirs = asyncio.create_task(add_contract(database, alone))
+        await until(lambda: waiting_for(url, "COPY", 1))
+        await bus.append(context, "stream:enriched", letter)
+        async with bus.working(context, process.store):
+            await until(lambda: waiting_for(url, "UPDATE ledger", 1))
+            await other.rollback()
+            assert await theirs
+            await until(lambda: is_settled(context, 1))
+        assert await context.redis.xlen(context.topics.dead()) == 0
+    assert counts(url) == (1, 10, 1)
+
+
+@contextlib.asynccontextmanager
+async def frozen_minute(
+    url: str, chain: EnrichedChain
+) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """A session that keeps a minute's coverage, the last that a commit writes, until it ends."""
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        minute = to_datetime(chain.header.ts_ingest)
+        await other.execute(
+            "UPDATE coverage SET present = present WHERE minute = date_trunc('minute', %s, 'UTC')",
+            (minute,),
+        )
+        yield other
+
+
+async def waiting_for(url: str, begins: str, sessions: int) -> bool:
+    """Whether so many sessions wait for another one in a statement that begins so."""
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        found = await other.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND cardinality(pg_blocking_pids(pid)) > 0 AND query ~* %s",
+            (rf"^\s*({begins})",),
+        )
+        return await found.fetchone() == (sessions,)
 
 
 async def test_session_with_a_server_that_fell_silent_is_cut_off(plain_database_url: str) -> None:

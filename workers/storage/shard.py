@@ -163,18 +163,27 @@ class Shard:
         total = Written()
         for arrived in chains:
             try:
-                written = await self._until_written([arrived])
-            except RowsRejected:
-                self._writer.forget()
-                try:
-                    written = await self._without_refused(arrived)
-                except RowsRejected as error:
-                    rejected[arrived.id] = str(error)
-                    continue
+                written = await self._alone(arrived)
+            except RowsRejected as error:
+                rejected[arrived.id] = str(error)
+                continue
             if written is None:
                 return None
             total = total.plus(written)
         return total
+
+    async def _alone(self, arrived: Arrived) -> Written | None:
+        """Write a chain, without the legs that the server refuses. Raises RowsRejected."""
+        try:
+            return await self._until_written([arrived])
+        except RowsRejected:
+            self._writer.forget()
+        try:
+            return await self._without_refused(arrived)
+        except RowsRejected:
+            self._writer.forget()
+        # One that was taken for dead over its commit may have woken and stored it meanwhile.
+        return await self._until_written([arrived])
 
     async def _without_refused(self, arrived: Arrived) -> Written | None:
         """Write a chain without the legs that only the server knows it cannot hold."""
@@ -190,8 +199,14 @@ class Shard:
         )
 
     async def _add_contract(self, arrived: Arrived, rejected: dict[str, str]) -> Written | None:
+        async def add() -> bool:
+            return await add_contract(self._database, arrived)
+
         try:
-            added = await self._outage.until_answered(lambda: add_contract(self._database, arrived))
+            try:
+                added = await self._outage.until_answered(add)
+            except RowsRejected:  # as in `_alone`
+                added = await self._outage.until_answered(add)
         except RowsRejected as error:
             rejected[arrived.id] = str(error)
             return Written()
