@@ -63,6 +63,7 @@ async def test_nothing_is_lost_or_double_when_a_primary_is_killed_under_load(
     assert counted.lost == []
     assert counted.double == []
     assert counted.disorder == []
+    assert counted.refused == []
     assert outcome.stuck == []
     assert not outcome.crashes
     assert counted.entries > 100  # there was load

@@ -100,6 +100,15 @@ async def test_poison_without_a_dead_letter_is_lost_and_with_one_is_not(desk: De
     assert (counted.lost, counted.dead_letters) == ([], 1)
 
 
+async def test_good_entry_that_was_set_aside_is_told_with_its_reason(desk: Desk) -> None:
+    good = desk.promise(1)
+    await desk.set_aside(desk.promise(2, "poison"))
+    await desk.set_aside(good)
+    counted = await desk.books.count()
+    assert counted.refused == [f"{good}: undecodable: "]
+    assert (counted.lost, counted.dead_letters) == ([], 2)
+
+
 async def test_entry_twice_in_a_stream_is_double(desk: Desk) -> None:
     one, two = desk.promise(1), desk.promise(2)
     for stored in (one, two):

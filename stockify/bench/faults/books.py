@@ -29,6 +29,7 @@ class Counted(msgspec.Struct, frozen=True):
     lost: list[str]
     double: list[str]
     disorder: list[str]
+    refused: list[str]  # good entries that were set aside
     dead_letters: int
 
 
@@ -78,6 +79,7 @@ class Books:
             lost=lost,
             double=double,
             disorder=self._disorder,
+            refused=self._refused(promises),
             dead_letters=sum(promise.id in self._progress.dead for promise in promises),
         )
         self._seen.clear()
@@ -93,6 +95,11 @@ class Books:
             for promise in promises
             if promise.kind == "poison" and not dead.get(promise.id)
         ]
+
+    def _refused(self, promises: list[Promise]) -> list[str]:
+        dead = self._progress.dead
+        good = [promise.id for promise in promises if promise.kind != "poison"]
+        return [f"{id}: {dead[id]}" for id in good if id in dead]
 
     async def _rows(self, promises: list[Promise]) -> tuple[list[str], list[str]]:
         """Instants with rows too few, and with rows too many."""

@@ -204,6 +204,7 @@ def _complaints(outcome: Outcome) -> list[str]:
         "lost": counted.lost,
         "double": counted.double,
         "out of order": counted.disorder,
+        "set aside": counted.refused,
         "audit": outcome.audit,
         "stuck": outcome.stuck,
         "crashed": outcome.crashes,

@@ -43,7 +43,7 @@ class Progress:
         self, journal: JournalReader, database: Database, redis: Redis, topics: Topics
     ) -> None:
         self.journal = journal
-        self.dead: dict[str, str] = {}  # message id -> reason
+        self.dead: dict[str, str] = {}  # message id -> reason and error
         self._database = database
         self._redis = redis
         self._topics = topics
@@ -111,7 +111,9 @@ class Progress:
             letters: Any = await self._redis.xrange(stream, f"({last}")
             for stream_id, fields in letters:
                 self._letters_read[stream] = stream_id.decode()
-                self.dead[_raw_id(fields[b"id"].decode())] = fields[b"reason"].decode()
+                reason, error = fields[b"reason"].decode(), fields.get(b"error", b"").decode()
+                told = f"{reason}: {error}" if reason else ""
+                self.dead[_raw_id(fields[b"id"].decode())] = told
 
 
 def place(stream_id: str) -> tuple[int, int]:

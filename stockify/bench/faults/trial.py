@@ -30,10 +30,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is lost, double or out of order, and everybody got on."""
+        """Whether nothing is lost, double, out of order or set aside, and everybody got on."""
         counted = self.counted
-        wrong = (counted.lost, counted.double, counted.disorder, self.audit, self.stuck)
-        return not any(wrong)
+        wrong = (counted.lost, counted.double, counted.disorder, counted.refused)
+        return not any((*wrong, self.audit, self.stuck))
 
 
 async def trial(rig: Rig, fault: Fault, dose: Dose) -> Outcome:

@@ -20,6 +20,7 @@ async def test_nothing_is_lost_or_double_after(fault: Fault, rig: Rig) -> None:
     assert counted.lost == []
     assert counted.double == []
     assert counted.disorder == []
+    assert counted.refused == []
     assert outcome.stuck == []
     assert outcome.audit == []
     assert outcome.is_clean
