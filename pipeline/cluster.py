@@ -259,7 +259,7 @@ async def _view(url: str, credentials: str) -> _View:
             raise ConfigError("Redis is no cluster: unset STOCKIFY_REDIS_CLUSTER") from error
         raise ConnectionError(f"the cluster does not say who owns what: {error}") from error
     finally:
-        await client.aclose()
+        await close(client)
     host = urlsplit(url).hostname or "127.0.0.1"
     ranges, known = [], []
     for first, last, *nodes in slots:
@@ -274,6 +274,17 @@ async def _view(url: str, credentials: str) -> _View:
         state["cluster_state"] == "ok",
         int(state["cluster_current_epoch"]),
     )
+
+
+async def close(client: Redis) -> None:
+    """Close a client's connections before anything else runs.
+
+    `aclose` leaves that to tasks, and one that is cancelled before it has begun closes nothing.
+    """
+    pool: Any = client.connection_pool
+    for connection in [*pool._available_connections, *pool._in_use_connections]:
+        await connection.disconnect(nowait=True)
+    await client.aclose()
 
 
 def _url(credentials: str, host: str, port: int) -> str:

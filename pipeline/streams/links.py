@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pipeline.cluster import Nodes
+from pipeline.cluster import Nodes, close
 from pipeline.config import Settings
 from pipeline.errors import BusUnavailable
 from pipeline.runtime import Redis, connect_to, first_url
@@ -107,11 +107,11 @@ class Link:
             self.identity = await _identify(client)
         except (RedisError, OSError) as error:
             if client is not None:
-                await client.aclose()
+                await close(client)
             raise BusUnavailable(f"Redis is away: {type(error).__name__}") from error
         except BaseException:
             if client is not None:
-                await client.aclose()
+                await close(client)
             raise
         self._client = client
         return client

@@ -1,6 +1,7 @@
 """What a worker's connections to Redis say when they are lost, on the loop that workers run on."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError
 
-from pipeline.runtime import connect_to
+from pipeline.cluster import Nodes
+from pipeline.runtime import cancel, connect_to
 from stockify.bench.faults.proxy import proxied
 from tests.support import servers
 
@@ -63,3 +65,20 @@ def test_cancellation_in_the_moment_in_which_a_command_is_written_is_not_lost(
     valkey_process: servers.RedisServer, run: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     run(cancel_as_the_write_ends(valkey_process.port))
+
+
+async def test_question_to_a_node_that_is_cancelled_at_any_step_leaves_no_connection(
+    valkey: str,
+) -> None:
+    async with connect_to(valkey, retries=0, single=True) as observer:
+        for steps in itertools.count():
+            asking = asyncio.create_task(Nodes([valkey]).refresh())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            is_done = asking.done()
+            await cancel(asking)
+            async with asyncio.timeout(5):
+                while len(await observer.client_list()) > 1:
+                    await asyncio.sleep(0.001)
+            if is_done:
+                return
