@@ -1,7 +1,7 @@
 """API keys and stream tickets: secrets handed out once, of which Redis holds digests only.
 
-A key's secret has 256 random bits, so one plain SHA-256 keeps it: there is nothing to guess, and a
-slow hash would only slow the gateway. Never logs a key or a ticket.
+A key's secret has 256 random bits, so one HMAC keeps it, under the key's id: there is nothing to
+guess, and a slow hash would only slow the gateway. Never logs a key or a ticket.
 """
 
 import hashlib
@@ -170,7 +170,7 @@ def _ticket_key(ticket: str) -> str:
 
 
 def _digest(number: str, secret: str) -> str:
-    return hashlib.sha256(f"api-key {number} {secret}".encode()).hexdigest()
+    return hmac.new(f"api-key {number}".encode(), secret.encode(), hashlib.sha256).hexdigest()
 
 
 def _key(card: bytes) -> ApiKey:
