@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.edge import SECURITY_HEADERS
 from api.errors import PROBLEM_TYPE, ApiError, problem_body
+from api.joined import Joined
 
 HEAD_BYTES = 16 * 1024  # a token is 4 kB at most, a query 8 kB
 HEAD_FIELDS = 100
@@ -30,10 +31,12 @@ class Protocol(HttpToolsProtocol):
     _unseen = 0  # bytes that have come since the parser told of any
     _refusal: ApiError | None = None
     _due: asyncio.TimerHandle | None = None
+    _joined: Joined
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; its first request is awaited."""
         super().connection_made(transport)
+        self._joined = Joined(transport, self.loop)
         self._due = self.loop.call_later(HEAD_S, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,6 +77,8 @@ class Protocol(HttpToolsProtocol):
         self._is_head = False
         self._head_is_over()
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._joined  # type: ignore[assignment]
         is_head = self.scope["method"] == "HEAD"
         lent = {"abort": self.transport.abort, "is_head": is_head}
         extensions: Any = {CONNECTION: lent}

@@ -37,9 +37,16 @@ class Ready(Response[bytes]):
     """An answer that goes out as it stands: Litestar's own way with one costs half a small one."""
 
     def __init__(
-        self, body: bytes, media_type: str, headers: Mapping[str, str], status_code: int = 200
+        self,
+        body: bytes,
+        media_type: str,
+        headers: Mapping[str, str],
+        status_code: int = 200,
+        *,
+        rest: bytes = b"",
     ) -> None:
         self.content = body
+        self._rest = rest  # of the body, where putting both together would copy them
         self.media_type = media_type
         self.headers = dict(headers)
         self.status_code = status_code
@@ -54,9 +61,12 @@ class Ready(Response[bytes]):
         if status != NOT_MODIFIED:
             charset = "; charset=utf-8" if str(self.media_type).startswith("text/") else ""
             headers.append((b"content-type", f"{self.media_type}{charset}".encode()))
-            headers.append((b"content-length", str(len(self.content)).encode()))
+            headers.append((b"content-length", b"%d" % (len(self.content) + len(self._rest))))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.content})
+        is_more = bool(self._rest)
+        await send({"type": "http.response.body", "body": self.content, "more_body": is_more})
+        if is_more:
+            await send({"type": "http.response.body", "body": self._rest})
 
 
 def answer(

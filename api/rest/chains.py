@@ -177,7 +177,8 @@ async def chain(
     key = symbol, form
     kept = gateway.kept_answers.get(key, position, request_id_of(request))
     if kept is not None:
-        return Ready(kept[0], media_type=JSON_TYPE, headers=kept[1])
+        body, rest, headers = kept
+        return Ready(body, media_type=JSON_TYPE, headers=headers, rest=rest)
     window = _window(query)
     tag = entity_tag(symbol, position.epoch, position.seq, window, query["ts"])
     unchanged = not_modified(request, tag)

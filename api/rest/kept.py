@@ -30,13 +30,14 @@ class KeptAnswers:
 
     def get(
         self, key: object, position: object, request_id: str
-    ) -> tuple[bytes, Mapping[str, str]] | None:
-        """Body and headers for that request; None where nothing is kept of that position."""
+    ) -> tuple[bytes, bytes, Mapping[str, str]] | None:
+        """Body, in two parts, and headers for that request; None where nothing is kept of that
+        position."""
         kept = self._kept.get(key)
         if kept is None or kept.position != position:
             return None
         self._kept.move_to_end(key)
-        return b"".join((kept.head, request_id.encode(), kept.tail)), kept.headers
+        return kept.head, request_id.encode() + kept.tail, kept.headers
 
     def put(
         self,

@@ -14,6 +14,7 @@ import pytest_asyncio
 from api import __main__ as gateway_process
 from api import edge, heads
 from api.edge import BODY_BYTES
+from api.joined import Joined
 from tests.support import gateway, servers
 from tests.support.gateway import Gateway
 
@@ -87,6 +88,23 @@ async def test_other_method_is_405_with_what_is_allowed(
 @pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1", "/v1/chains/NIFTY/x/y/z"])
 async def test_unknown_path_is_a_problem(path: str, shared: Gateway) -> None:
     problem(await shared.http.get(path), 404, "not_found")
+
+
+async def test_head_and_body_of_an_answer_leave_by_one_call(
+    shared: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    flush = Joined._flush
+
+    def counted(joined: Joined) -> None:
+        calls.append(len(joined._held))
+        flush(joined)
+
+    monkeypatch.setattr(Joined, "_flush", counted)
+    for method, parts in (("GET", 2), ("HEAD", 1)):
+        calls.clear()
+        assert (await shared.http.request(method, "/healthz")).status_code == 200
+        assert calls == [parts]
 
 
 async def test_plain_options_says_what_is_allowed(shared: Gateway) -> None:
