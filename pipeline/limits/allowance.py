@@ -123,6 +123,7 @@ class Allowance:
         self._local = _LocalBuckets()
         self._waiting: list[_Call] = []
         self._working: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._away_until = 0.0
         self._empty_until: dict[Bucket, float] = {}
 
@@ -148,7 +149,7 @@ class Allowance:
             if wait_s > 0:  # nothing can have come back yet, so nobody is asked
                 empty = (Standing(bucket, 0, bucket.rate.burst_us / 1e6) for bucket in buckets)
                 return Verdict(wait_s, tuple(empty))
-        answer: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[float]] = self._running_loop().create_future()
         self._send(_Call(buckets, cost, forced, answer))
         wait_us, *full_us = await answer
         standings = map(_standing, buckets, full_us)
@@ -167,7 +168,12 @@ class Allowance:
     def _send(self, call: _Call) -> None:
         self._waiting.append(call)
         if self._working is None:
-            self._working = asyncio.get_running_loop().create_task(self._work())
+            self._working = self._running_loop().create_task(self._work())
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """Looked for once: Python asks the system for its process id each time."""
+        self._loop = self._loop or asyncio.get_running_loop()
+        return self._loop
 
     async def _work(self) -> None:
         """Decide for all that waits, again and again until nobody does."""

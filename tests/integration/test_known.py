@@ -98,6 +98,22 @@ async def test_askers_of_an_instant_share_what_one_of_them_fetched(
     assert known.reading.fetched == [SYMBOL]
 
 
+async def test_askers_of_a_round_share_one_question(redis: Redis, known: Known) -> None:
+    async def asked() -> int:
+        return int((await redis.info("commandstats"))["cmdstat_get"]["calls"])
+
+    await publish(redis, TOPICS, CHAIN, 1)
+    first = await known.chain(SYMBOL)
+    before = await asked()
+    askers = [asyncio.ensure_future(known.chain(SYMBOL)) for _ in range(20)]
+    await asyncio.sleep(0)
+    askers[0].cancel()  # the one that others rely on
+    found = await asyncio.gather(*askers, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert all(one is first for one in found[1:])
+    assert await asked() == before + 1
+
+
 async def test_no_more_is_kept_than_allowed(redis: Redis, valkey: str) -> None:
     await publish(redis, TOPICS, CHAIN, 1)
     await publish(redis, TOPICS, other(), 2)
@@ -133,8 +149,9 @@ async def test_broken_text_is_told(redis: Redis, known: Known) -> None:
 async def test_absent_redis_is_told() -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
     client = connect(Settings(redis_url=url), retries=0)
-    with pytest.raises(BusUnavailable):
-        await Known(Reading(client), url).chain(SYMBOL)
+    known = Known(Reading(client), url)
+    told = await asyncio.gather(*(known.chain(SYMBOL) for _ in range(3)), return_exceptions=True)
+    assert [type(one) for one in told] == [BusUnavailable] * 3
     await client.aclose()
 
 
