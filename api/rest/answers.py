@@ -27,6 +27,7 @@ JSON_TYPE = Format.JSON.media_type
 META_BYTES = 4 * 1024  # of the header; servers and clients bound all headers together at 8 KiB
 VARY = "Accept, Accept-Encoding"
 NOT_MODIFIED = 304
+FORM_BYTES = 512  # browsers say a hundred of what they accept
 _BRACKET = ord("[")
 _encode = msgspec.json.Encoder().encode
 
@@ -169,14 +170,16 @@ def request_id_of(request: AnyRequest) -> str:
 
 
 def asked_form(request: AnyRequest) -> tuple[object, ...] | None:
-    """What decides how an answer is told, beside its path; None where the client holds one."""
+    """What decides how an answer is told, beside its path.
+
+    None where the client holds one, or asks at such a length that nobody will ask the same.
+    """
     if header_of(request, b"if-none-match") is not None:
         return None
-    return (
-        request.scope["query_string"],
-        header_of(request, b"accept"),
-        header_of(request, b"accept-encoding"),
-    )
+    query: bytes = request.scope["query_string"]
+    headers = (header_of(request, name) or "" for name in (b"accept", b"accept-encoding"))
+    form = (query, *headers)
+    return form if sum(map(len, form)) <= FORM_BYTES else None
 
 
 def pairs_of(request: AnyRequest) -> Iterable[tuple[str, str]]:
