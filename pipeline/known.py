@@ -35,9 +35,7 @@ class KnownChains:
         self._kept: OrderedDict[str, tuple[bytes, LatestChain]] = OrderedDict()
         self._size = 0
         self._fetching: dict[str, asyncio.Lock] = {}
-        self._asking: dict[str, list[asyncio.Future[bytes | None]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asking: dict[str, asyncio.Task[bytes | None]] = {}
 
     async def chain(self, symbol: str) -> LatestChain | None:
         """The newest of a chain; None where there is none.
@@ -60,32 +58,14 @@ class KnownChains:
 
     async def _position(self, symbol: str) -> bytes | None:
         """Asked for anew; those who want it in the same round of the loop share the question."""
-        loop = self._loop = self._loop or asyncio.get_running_loop()  # a call of the system each
-        waiting = self._asking.get(symbol)
-        if waiting is None:
-            waiting = self._asking[symbol] = []
-            task = loop.create_task(self._ask(symbol, waiting))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        answer: asyncio.Future[bytes | None] = loop.create_future()
-        waiting.append(answer)
-        return await answer
+        question = self._asking.get(symbol)
+        if question is None:
+            question = self._asking[symbol] = asyncio.create_task(self._ask(symbol))
+        return await asyncio.shield(question)  # one who leaves takes it from nobody else
 
-    async def _ask(self, symbol: str, waiting: list["asyncio.Future[bytes | None]"]) -> None:
-        del self._asking[symbol]  # who comes from here on may have seen something newer
-        try:
-            position = await self._asked(symbol)
-        except Exception as error:
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_exception(error)
-        else:
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_result(position)
-
-    async def _asked(self, symbol: str) -> bytes | None:
+    async def _ask(self, symbol: str) -> bytes | None:
         """By a connection of our own: the client's way to one costs several times the question."""
+        del self._asking[symbol]  # who comes from here on may have seen something newer
         shard = shard_of(self._topics, symbol)
         link, wire = self._links[shard], None
         try:
