@@ -241,6 +241,16 @@ def demand(principal: Principal, scope: str) -> None:
         raise insufficient(f"this needs the scope {scope}", scope)
 
 
+def scopes_instead(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> list[str]:
+    """Of `opt["scope_with"]` the scopes of those parameters that the query has."""
+    if not connection.scope.get("query_string"):
+        return []
+    scopes: dict[str, str] = handler.opt.get("scope_with", {})
+    return [scope for name, scope in scopes.items() if name in connection.query_params]
+
+
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Admits a request to a route, and keeps who asks for `principal_of`.
 
@@ -256,10 +266,8 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     ticket = connection.query_params.get("ticket") if handler.opt.get("takes_ticket") else None
     verifier: Verifier = connection.app.state.gateway.verifier
     scope = handler.opt["scope"]
-    if connection.scope.get("query_string"):
-        for name, instead in handler.opt.get("scope_with", {}).items():
-            if name in connection.query_params:
-                scope = instead
+    for instead in scopes_instead(connection, handler):
+        scope = instead
     if header is None and ticket is not None:
         principal = await verifier.redeem(ticket)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from api.access.auth import scopes_instead
 from api.errors import ApiError
 from pipeline.config import Settings
 from pipeline.limits import Allowance, Bucket, Rate, Sessions, Standing, Verdict
@@ -123,9 +124,7 @@ async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     limiter: Limiter = connection.app.state.gateway.limiter
     subject = principal.subject if principal is not None else None
     cost = handler.opt.get("cost", 1)
-    if connection.scope.get("query_string") and any(
-        name in connection.query_params for name in handler.opt.get("scope_with", ())
-    ):
+    if scopes_instead(connection, handler):
         cost = max(cost, PAST_COST)
     verdict = await limiter.take(subject, state["address"], cost)
     state["limits"] = headers_of(verdict.standings)
