@@ -125,9 +125,8 @@ async def test_live_text_is_heard_at_every_node(
         await publish(redis, TOPICS, chain, 1)
         text = (await Latest(redis, TOPICS).texts(["NIFTY"]))[0]
         for listener in listeners:
-            async with asyncio.timeout(
-                5
-            ):  # what a test before wrote may come late from another node
+            # From another node, what a test before has written may come late.
+            async with asyncio.timeout(5):
                 while (message := await listener.get_message(timeout=1.0)) is None or (
                     message["data"] != text
                 ):
